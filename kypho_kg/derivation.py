@@ -1,0 +1,153 @@
+"""The closed list of derived quantities, computed here for every engine.
+
+Difference of dates, count of lesions, count of session levels, trend of a series, score. Days are exact, weeks are
+days/7 to four decimal places, ages are completed years. Which feature is derived from what is in the ontology.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from kypho_kg.criteria import Op
+from kypho_kg.knowledge import Feature, Knowledge
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Record, Source, TimeSpan, Value
+from kypho_kg.state import Resolved
+from kypho_kg.vocabulary import KYPHO
+from kypho_kg.vocabulary import LESION as LESION_CLASS
+from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
+from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
+
+_SEVEN = Decimal(7)
+
+
+def elapsed(start: TimeSpan, day: date, unit: str) -> Range:
+    """The time from a date to another in UCUM ``d``, ``wk`` or ``a``; an interval for a partial date."""
+    if unit == "a":
+        return Range(Decimal(_years(start.end.date(), day)), Decimal(_years(start.start.date(), day)))
+    low, high = start.days_until(day)
+    return Range(_in_unit(low, unit), _in_unit(high, unit))
+
+
+def advance(value: Range, stated: TimeSpan, day: date, unit: str) -> Range:
+    """A duration that was stated on a date as it is on a later one."""
+    low, high = stated.days_until(day)
+    if unit == "a":
+        # A stated age says nothing of the birthday: up to one more year than the whole years that passed.
+        return value.shifted(Decimal(low // 366), Decimal(-(-high // 365)))
+    return value.shifted(_in_unit(low, unit), _in_unit(high, unit))
+
+
+def _in_unit(days: int, unit: str) -> Decimal:
+    if unit == "wk":
+        weeks = round(Decimal(days) / _SEVEN, 4)
+        return weeks.quantize(Decimal(1)) if days % 7 == 0 else weeks.normalize()
+    return Decimal(days)
+
+
+def _years(born: date, day: date) -> int:
+    return day.year - born.year - ((day.month, day.day) < (born.month, born.day))
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What derivations read: the record as of a date, sorted and resolved."""
+
+    knowledge: Knowledge
+    record: Record
+    as_of: date
+    rows: Mapping[tuple[str, str], Sequence[Fact]]
+    """Facts that count, by subject and feature, before selection."""
+    values: Mapping[tuple[str, str], Resolved]
+    present: Mapping[str, Sequence[Fact]]
+
+
+def derive(context: Context) -> Iterator[Fact]:
+    """Facts for derivable features of which nothing is recorded."""
+    record, k = context.record, context.knowledge
+    by_bearer = {
+        PATIENT_CLASS: (PATIENT,),
+        LESION_CLASS: tuple(LESION + lesion.id for lesion in record.lesions),
+        PROCEDURE_CLASS: (PROCEDURE,) if record.procedure else (),
+    }
+    for feature in k.features.values():
+        for subject in by_bearer[feature.bearer] if feature.derived_by else ():
+            known = context.values.get((subject, feature.iri))
+            if known is not None and (known.facts or known.gap.facts):
+                continue
+            found = _DERIVATIONS[feature.derived_by](context, feature, subject)
+            if found is not None:
+                value, premises = found
+                rule = KYPHO + feature.derived_by
+                yield Fact(
+                    subject,
+                    feature.iri,
+                    value,
+                    unit=feature.unit,
+                    rule=rule,
+                    premises=tuple(premises),
+                    time=TimeSpan.of(context.as_of),
+                    source=Source(f"derived: {k.label(rule)}"),
+                )
+
+
+_Found = tuple[Value, Sequence[Fact]] | None
+
+
+def _difference_of_dates(c: Context, feature: Feature, subject: str) -> _Found:
+    origin = c.knowledge.features.get(feature.derived_from)
+    if origin is None:
+        return None
+    if origin.kind is Op.FINDING:
+        today = TimeSpan.of(c.as_of)
+        facts = [f for f in c.present.get(subject, ()) if c.knowledge.subsumes(origin.iri, f.feature) and not f.rule]
+        if not facts:
+            return None
+        newest = max(facts, key=lambda f: (f.time or today).end)
+        return elapsed((newest.time or today).until(c.as_of), c.as_of, feature.unit), (newest,)
+    known = c.values.get((subject, origin.iri))
+    if known is None or not isinstance(known.value, TimeSpan) or known.value.start.date() > c.as_of:
+        return None
+    return elapsed(known.value.until(c.as_of), c.as_of, feature.unit), known.facts
+
+
+def _count_of_lesions(c: Context, feature: Feature, subject: str) -> _Found:
+    return Range(Decimal(len(c.record.lesions)), None), ()
+
+
+def _count_of_session_levels(c: Context, feature: Feature, subject: str) -> _Found:
+    if c.record.procedure is None or not c.record.procedure.lesions:
+        return None
+    return Range.exactly(len(c.record.procedure.lesions)), ()
+
+
+def _trend_of_series(c: Context, feature: Feature, subject: str) -> _Found:
+    def usable(fact: Fact) -> bool:
+        return fact.polarity is Polarity.PRESENT and isinstance(fact.value, Range) and fact.value.exact is not None
+
+    series = sorted(
+        (f for f in c.rows.get((subject, feature.derived_from), ()) if f.time and usable(f)),
+        key=lambda f: f.time.end if f.time else c.as_of,
+    )
+    if len(series) < 2 or any(not b.time or not a.time or not b.time.wholly_after(a.time)
+                              for a, b in zip(series, series[1:], strict=False)):  # fmt: skip
+        return None
+    before, after = series[-2], series[-1]
+    assert isinstance(before.value, Range)
+    assert isinstance(after.value, Range)
+    first, last = before.value.exact, after.value.exact
+    assert first is not None
+    assert last is not None
+    course = "trendRising" if last > first else "trendFalling" if last < first else "trendLevel"
+    value = c.knowledge.triples.resource(feature.iri, KYPHO + course)
+    return (frozenset({value}), (before, after)) if value else None
+
+
+_DERIVATIONS = {
+    "DifferenceOfDates": _difference_of_dates,
+    "CountOfLesions": _count_of_lesions,
+    "CountOfSessionLevels": _count_of_session_levels,
+    "TrendOfSeries": _trend_of_series,
+}

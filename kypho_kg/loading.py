@@ -1,0 +1,66 @@
+"""Loading the knowledge base: the import closure through the catalog, the profiles, hash and version."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from kypho_kg._resources import resource_dir
+from kypho_kg.errors import KnowledgeBaseError
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.profile import check_axioms
+from kypho_kg.store import Triple, Triples, parse_turtle
+from kypho_kg.vocabulary import OWL
+
+
+def import_closure(root: Path) -> dict[Path, list[Triple]]:
+    """The files of the ontology with their triples: ``kypho.ttl`` and what it imports, resolved through its catalog, never the network.
+
+    :raises KnowledgeBaseError: when an import is not in the catalog or its file is missing.
+    """
+    catalog = root / "catalog-v001.xml"
+    try:
+        tree = ET.parse(catalog)  # noqa: S314 - a file of ours, not input
+    except (OSError, ET.ParseError) as error:
+        raise KnowledgeBaseError(f"{catalog.name}: {error}") from None
+    entries = {e.get("name", ""): root / e.get("uri", "") for e in tree.iter() if e.tag.endswith("}uri")}
+    files: dict[Path, list[Triple]] = {}
+    todo = [root / "kypho.ttl"]
+    while todo:
+        path = todo.pop()
+        if path in files:
+            continue
+        files[path] = parse_turtle(path)
+        for s, p, o in files[path]:
+            if p == OWL + "imports":
+                if str(o) not in entries:
+                    raise KnowledgeBaseError(f"{path.name}: import {o} is not in {catalog.name} (ontology {s})")
+                todo.append(entries[str(o)])
+    return dict(sorted(files.items()))
+
+
+def read_knowledge(root: Path) -> Knowledge:
+    """Load the knowledge base of a folder.
+
+    :raises KnowledgeBaseError: when it is incomplete or outside its profiles; every violation is listed.
+    """
+    files = import_closure(root)
+    triples = Triples(t for rows in files.values() for t in rows)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    knowledge = Knowledge(triples, triples.text("https://w3id.org/kypho", OWL + "versionInfo"), digest.hexdigest())
+    check_axioms(knowledge)
+    _ = knowledge.value_closures, knowledge.bridges, knowledge.policies, knowledge.guidelines
+    return knowledge
+
+
+@functools.cache
+def load_knowledge() -> Knowledge:
+    """The bundled knowledge base, loaded once per process.
+
+    :raises KnowledgeBaseError: when it is incomplete or outside its profiles.
+    """
+    return read_knowledge(resource_dir("ontology"))
