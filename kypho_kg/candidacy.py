@@ -16,6 +16,7 @@ from kypho_kg.errors import EngineError, UsageError
 from kypho_kg.evaluation import Evaluator, Proof, Truth, lesion_subject
 from kypho_kg.guidelines import DOCUMENTATION, RATES, RELATIVE, Guideline, Recommendation
 from kypho_kg.inference import assumptions_of, infer
+from kypho_kg.intake import mark_invalid
 from kypho_kg.knowledge import Knowledge, Policy
 from kypho_kg.loading import load_knowledge
 from kypho_kg.record import PROCEDURE, Fact, Lesion, Record, TimeSpan
@@ -83,9 +84,11 @@ class Assessment:
         return self.conclusion.verdict
 
     def having(self, effect: str, *truths: Truth) -> tuple[ClauseResult, ...]:
-        """Clauses of an effect, of the given truths or of all."""
+        """Clauses of an effect that enter the verdict, of the given truths or of all."""
         return tuple(
-            c for c in self.clauses if c.recommendation.effect == effect and (not truths or c.truth in truths)
+            c
+            for c in self.clauses
+            if c.recommendation.effect == effect and not c.recommendation.reading and (not truths or c.truth in truths)
         )
 
     @property
@@ -127,6 +130,7 @@ def assess(
     bridges: bool = True,
     state: str | None = None,
     payer: str | None = None,
+    validate: bool = True,
 ) -> Answer:
     """Assess every lesion of a record under every chosen guideline.
 
@@ -137,6 +141,7 @@ def assess(
     :param bridges: whether one feature may count as another by a named bridge.
     :param state: postal code of the state of service; overrides that of the record.
     :param payer: local name of a payer; overrides that of the record.
+    :param validate: check the record against the shapes first; a fact that violates one counts as unknown: invalid.
     :raises UsageError: without a date, or for an unknown guideline, policy or payer.
     :raises KnowledgeBaseError: when the knowledge base is broken.
     :raises EngineError: when the verdict query fails; that is never a verdict.
@@ -145,6 +150,8 @@ def assess(
     day = as_of or record.as_of
     if day is None:
         raise UsageError(f"patient {record.patient}: no as-of date; give one in the file (as_of) or with --as-of")
+    if validate:
+        record = mark_invalid(record)
     policies = tuple(k.policy(name) for name in assume if name != "strict")
     place = _Place(k, record, day, state, payer)
     chosen = [k.guideline(g) for g in guidelines] if guidelines else list(place.default())

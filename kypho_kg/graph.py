@@ -21,17 +21,17 @@ _Triple = tuple[URIRef, URIRef, URIRef | Literal]
 
 
 _TERMS = """
-    Case Fact Patient PatientRecord ProposedProcedure RecordSource VertebralLesion Observed Planned
-    Ordered PresentPolarity AbsentPolarity IndeterminatePolarity Confirmed Unconfirmed Provisional
-    Differential Refuted EnteredInError aboutSubject asOf causeOfIndeterminacy concernsPatient
-    constructed feature forProcedure hasLesion hasSource indexLesion lesionId mood nonConformingTo
-    origin overriddenBy patientId polarity proposedFor quote rangeHigh rangeHighExcluded rangeLow
-    rangeLowExcluded reason recordFile recordNote recordOf recordedClass recordedFrom recordedUntil
-    serviceDate sourceAuthor sourceDate sourceDocument stateCode statedTime statedUnit statedValue
-    statedWords treats verificationStatus
+    Case Fact Guideline Patient PatientRecord ProposedProcedure Recommendation RecordSource VertebralLesion
+    Observed Planned Ordered PresentPolarity AbsentPolarity IndeterminatePolarity Confirmed Unconfirmed
+    Provisional Differential Refuted EnteredInError aboutSubject asOf causeOfIndeterminacy concernsPatient
+    constructed feature forProcedure hasLesion hasSource indexLesion lesionId mood nonConformingTo origin
+    overriddenBy patientId polarity proposedFor quote rangeHigh rangeHighExcluded rangeLow rangeLowExcluded
+    reason recordFile recordNote recordOf recordedClass recordedFrom recordedUntil serviceDate sourceAuthor
+    sourceDate sourceDocument stateCode statedTime statedUnit statedValue statedWords treats
+    verificationStatus
 """
 KYPHO = ClosedNamespace(vocabulary.KYPHO, _TERMS.split())
-"""The structural terms that a record is written in; any other name is an error."""
+"""The structural terms of records and guidelines; any other name is an error."""
 
 _MOODS = {Mood.OBSERVED: KYPHO.Observed, Mood.PLANNED: KYPHO.Planned, Mood.ORDERED: KYPHO.Ordered}
 _POLARITIES = {

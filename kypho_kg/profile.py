@@ -153,6 +153,11 @@ def _feature(k: Knowledge, f: Feature) -> Iterator[str]:
         yield f"{f.name}: unknown selection rule {f.rule}"
     if f.derived_by not in _DERIVATIONS:
         yield f"{f.name}: unknown kind of derivation {f.derived_by}"
+    for upper in k.ancestors(f.iri) - {f.iri}:
+        # A present finding speaks for its superclass, an absent one for its subclasses: neither may outlive the other.
+        wider = k.features.get(upper)
+        if wider and wider.lookback != f.lookback:
+            yield f"{f.name} and {wider.name}: a finding and its superclass have the same lookback"
     if f.kind in {Op.CATEGORY, Op.CHOICE, Op.QUANTITY} and not functional:
         yield f"{f.name}: a {f.kind} must be functional"
     if f.kind is Op.QUANTITY:

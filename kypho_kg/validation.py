@@ -11,24 +11,22 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rdflib import DCTERMS, OWL, RDF, RDFS, Graph, Literal, Namespace, Node, URIRef
+from rdflib import DCTERMS, OWL, RDF, RDFS, SH, Graph, Literal, Node, URIRef
 
 from kypho_kg._resources import resource_dir
 from kypho_kg.errors import ShapeError
 from kypho_kg.graph import KYPHO, fact_iri, has_procedure, record_graph
 from kypho_kg.record import Record
-from kypho_kg.vocabulary import GUIDELINE, RECOMMENDATION
 
 RECORD_SHAPES = ("case.ttl", "fact.ttl", "lesion.ttl", "patient.ttl", "procedure.ttl", "record.ttl", "source.ttl")
 KNOWLEDGE_SHAPES = ("guideline.ttl", "recommendation.ttl")
 
-_SH = Namespace("http://www.w3.org/ns/shacl#")
 _TERMS = """
     NodeShape PropertyShape SPARQLConstraint IRI Violation Warning alternativePath class datatype equals hasValue in
-    inversePath lessThanOrEquals maxCount maxInclusive message minCount minInclusive minLength nodeKind or path pattern
+    inversePath lessThanOrEquals maxCount maxInclusive message minCount minInclusive minLength nodeKind path pattern
     property select severity sparql targetClass targetNode targetSubjectsOf
 """
-SHACL_TERMS = frozenset(_SH[name] for name in _TERMS.split())
+SHACL_TERMS = frozenset(SH[name] for name in _TERMS.split())
 """The terms of SHACL that the shapes may use. A misspelt constraint would otherwise be skipped in silence."""
 _ANNOTATIONS = frozenset(
     {
@@ -36,14 +34,14 @@ _ANNOTATIONS = frozenset(
         *(DCTERMS.source, DCTERMS.title, DCTERMS.description, DCTERMS.license),
     }
 )
-_TARGETS = (_SH.targetClass, _SH.targetNode, _SH.targetSubjectsOf)
+_TARGETS = (SH.targetClass, SH.targetNode, SH.targetSubjectsOf)
 _RECORD_CLASSES = frozenset(
     {
         *(KYPHO.Patient, KYPHO.PatientRecord, KYPHO.Fact, KYPHO.RecordSource),
         *(KYPHO.VertebralLesion, KYPHO.Case, KYPHO.ProposedProcedure),
     }
 )
-_KNOWLEDGE_CLASSES = frozenset({URIRef(GUIDELINE), URIRef(RECOMMENDATION)})
+_KNOWLEDGE_CLASSES = frozenset({KYPHO.Guideline, KYPHO.Recommendation})
 
 
 class Severity(enum.StrEnum):
@@ -130,19 +128,19 @@ def _faults(shapes: Graph, classes: frozenset[URIRef]) -> Iterator[str]:
     for s, p, o in shapes:
         if p not in SHACL_TERMS and p not in _ANNOTATIONS:
             yield f"{s} has the property {p}, which no shape may use"
-        if isinstance(o, URIRef) and o in _SH and o not in SHACL_TERMS:
+        if str(o).startswith(str(SH)) and o not in SHACL_TERMS:
             yield f"{s} has the value {o}, which no shape may use"
-    targeted = set(shapes.objects(None, _SH.targetClass))
-    for cls in classes ^ targeted:
+    checked = set(shapes.objects(None, SH.targetClass))
+    for cls in classes ^ checked:
         yield f"no shape checks {cls}" if cls in classes else f"a shape checks {cls}, which the data never hold"
-    nodes = set(shapes.subjects(RDF.type, _SH.NodeShape))
-    properties = set(shapes.subjects(RDF.type, _SH.PropertyShape))
-    used = set(shapes.objects(None, _SH.property))
-    reached = {s for p in _TARGETS for s in shapes.subjects(p)} | used
-    for shape in (nodes | properties) - reached:
-        yield f"{shape} is never applied: it has no target"
-    for shape in used - properties:
+    properties = set(shapes.subjects(RDF.type, SH.PropertyShape))
+    for shape in set(shapes.objects(None, SH.property)) - properties:
         yield f"{shape} is applied and is not defined"
+    applied = {s for p in _TARGETS for s in shapes.subjects(p)}
+    applied |= {inner for shape in applied for inner in shapes.transitive_objects(shape, SH.property)}
+    groups = set(shapes.subjects(SH.property)) - properties
+    for shape in (properties | set(shapes.subjects(RDF.type, SH.NodeShape))) - applied - groups:
+        yield f"{shape} is never applied: it has no target"
 
 
 def _report(data: Graph, shapes: Graph, required: frozenset[URIRef], facts: dict[str, int]) -> ValidationReport:
@@ -166,17 +164,17 @@ def _run(data: Graph, shapes: Graph) -> Graph:
 
 
 def _results(report: Graph, facts: dict[str, int]) -> Iterator[ValidationResult]:
-    for node in report.objects(None, _SH.result):
-        focus = str(report.value(node, _SH.focusNode))
-        value = report.value(node, _SH.value)
+    for node in report.objects(None, SH.result):
+        focus = str(report.value(node, SH.focusNode))
+        value = report.value(node, SH.value)
         yield ValidationResult(
             focus_node=focus,
-            path=_path(report, report.value(node, _SH.resultPath)),
-            source_shape=str(report.value(node, _SH.sourceShape)),
-            component=str(report.value(node, _SH.sourceConstraintComponent)),
-            severity=Severity(str(report.value(node, _SH.resultSeverity)).removeprefix(_SH)),
+            path=_path(report, report.value(node, SH.resultPath)),
+            source_shape=str(report.value(node, SH.sourceShape)),
+            component=str(report.value(node, SH.sourceConstraintComponent)),
+            severity=Severity(str(report.value(node, SH.resultSeverity)).removeprefix(str(SH))),
             value=None if value is None else str(value),
-            message=min(map(str, report.objects(node, _SH.resultMessage)), default=""),
+            message=min(map(str, report.objects(node, SH.resultMessage)), default=""),
             fact_index=facts.get(focus),
         )
 
@@ -190,9 +188,9 @@ def _path(graph: Graph, path: Node | None) -> str:
     """Write the path of a result as an IRI or in SPARQL's syntax."""
     if path is None or isinstance(path, URIRef | Literal):
         return str(path or "")
-    if inverse := graph.value(path, _SH.inversePath):
+    if inverse := graph.value(path, SH.inversePath):
         return "^" + _step(graph, inverse)
-    if alternatives := graph.value(path, _SH.alternativePath):
+    if alternatives := graph.value(path, SH.alternativePath):
         return "|".join(_step(graph, step) for step in graph.items(alternatives))
     return "/".join(_step(graph, step) for step in graph.items(path))
 

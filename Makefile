@@ -1,0 +1,44 @@
+# Needs Python 3.11 or newer and make. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+EXAMPLES := examples/constructed/*.yaml examples/published/*.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/.installed ## install if needed, then assess the bundled examples
+	$(BIN)/kypho-kg assess $(EXAMPLES)
+
+test: $(VENV)/.installed-dev ## install if needed, then lint, check types and run the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev ## run the tests that take minutes
+	$(BIN)/pytest -m slow
+
+bench: $(VENV)/.installed-dev ## run the benchmarks
+	$(BIN)/python benchmarks/run.py
+
+clean: ## remove the environment, caches and built packages
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find kypho_kg tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A stamp is newer than pyproject.toml once what it declares is installed; later calls ask no package index.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is not Python 3.11 or newer; name one with: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --editable '.[dev]'
+	@touch $@

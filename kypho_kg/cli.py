@@ -1,0 +1,299 @@
+"""The command line: reads arguments, calls the package, prints. No logic of its own.
+
+stdout is data, stderr is progress and problems. Exit codes: 0 done, 2 usage, 3 invalid input, 4 knowledge base
+invalid, 5 engine failure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kypho_kg import __version__
+from kypho_kg.errors import KyphoKGError, Problem, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from kypho_kg.candidacy import Answer
+    from kypho_kg.knowledge import Knowledge
+    from kypho_kg.record import Record
+
+app = typer.Typer(
+    name="kypho-kg",
+    help="What guidelines and coverage policies say of vertebral augmentation for a patient, with proof.",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+guidelines_app = typer.Typer(help="The guidelines of the knowledge base.", no_args_is_help=True)
+ontology_app = typer.Typer(help="The ontology.", no_args_is_help=True)
+app.add_typer(guidelines_app, name="guidelines")
+app.add_typer(ontology_app, name="ontology")
+
+
+class Format(StrEnum):
+    """Output formats of ``assess``."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
+With = Annotated[list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")]
+GuidelineIds = Annotated[list[str] | None, typer.Option("--guideline", "-g", help="Only this guideline; repeatable.")]
+Assume = Annotated[list[str] | None, typer.Option("--assume", help="Assumption policy; its verdict stands beside.")]
+NoBridge = Annotated[bool, typer.Option("--no-bridge", help="Let no feature count as another.")]
+StateOpt = Annotated[str | None, typer.Option("--state", help="State of service: picks the policies in force.")]
+PayerOpt = Annotated[str | None, typer.Option("--payer", help="Payer: picks the policies in force.")]
+FormatOpt = Annotated[Format, typer.Option("--format", help="table or json.")]
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is a message and an exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    try:
+        app()
+    except KyphoKGError as error:
+        typer.echo(f"kypho-kg: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+
+
+def _version(value: bool) -> None:
+    if value:
+        k = _knowledge()
+        typer.echo(f"kypho-kg {__version__}, knowledge base {k.version}, sha256 {k.sha256}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")] = False,
+) -> None:
+    pass
+
+
+def _knowledge() -> Knowledge:
+    from kypho_kg.loading import load_knowledge
+
+    return load_knowledge()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # Piped output is data for another program or a file: wide enough not to cut words.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
+
+
+def _day(text: str | None) -> date | None:
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of {text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def _records(files: list[Path], with_: list[Path] | None) -> tuple[list[Record], list[Problem]]:
+    from kypho_kg.intake import read_records
+
+    return read_records(files, _knowledge(), with_ or ())
+
+
+def _assess(
+    files: list[Path], as_of: str | None, with_: list[Path] | None, guideline: list[str] | None,
+    assume: list[str] | None, no_bridge: bool, state: str | None, payer: str | None,
+) -> tuple[list[Answer], list[Problem]]:  # fmt: skip
+    from kypho_kg.candidacy import assess as run
+
+    day = _day(as_of)
+    records, problems = _records(files, with_)
+    answers = []
+    for record in records:
+        if day and record.as_of and day != record.as_of:
+            typer.echo(f"{record.patient}: as of {day}, not {record.as_of} as the file says", err=True)
+        answers.append(
+            run(
+                record, as_of=day, knowledge=_knowledge(), guidelines=guideline, assume=assume or (),
+                bridges=not no_bridge, state=state, payer=payer, validate=False,
+            )
+        )  # fmt: skip
+    return answers, problems
+
+
+def _report(problems: list[Problem]) -> None:
+    for problem in problems:
+        typer.echo(f"kypho-kg: {problem}", err=True)
+    if problems:
+        raise typer.Exit(3)
+
+
+def _print_json(data: object) -> None:
+    typer.echo(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@app.command()
+def assess(
+    files: Files,
+    as_of: AsOf = None,
+    with_: With = None,
+    guideline: GuidelineIds = None,
+    assume: Assume = None,
+    no_bridge: NoBridge = False,
+    state: StateOpt = None,
+    payer: PayerOpt = None,
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Say what every guideline says of each lesion of a patient."""
+    from kypho_kg import report
+
+    answers, problems = _assess(files, as_of, with_, guideline, assume, no_bridge, state, payer)
+    if format_ is Format.JSON:
+        _print_json(report.answers_json(answers, problems, f"kypho-kg {__version__}"))
+    elif sum(len(a.cases) for a in answers) > 4:
+        report.print_matrix(_console(), answers)
+    else:
+        report.print_cases(_console(), answers)
+    _report(problems)
+
+
+@app.command()
+def explain(
+    file: Annotated[list[Path], typer.Argument(help="Patient file; several of one patient are merged.")],
+    guideline: Annotated[str, typer.Option("--guideline", "-g", help="The guideline to explain.")],
+    lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion.")] = None,
+    level: Annotated[str | None, typer.Option("--level", help="Level of the lesion, such as L1.")] = None,
+    as_of: AsOf = None,
+    with_: With = None,
+    assume: Assume = None,
+    no_bridge: NoBridge = False,
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Show the full proof of one guideline: every clause down to the facts, and what is missing."""
+    from kypho_kg import report
+
+    answers, problems = _assess(file, as_of, with_, [guideline], assume, no_bridge, None, None)
+    found = [
+        (a, c)
+        for a in answers
+        for c in a.cases
+        if (lesion is None or c.lesion.id == lesion)
+        and (level is None or report.level_names(a.knowledge, c) == [level])
+    ]
+    if answers and not found:
+        known = ", ".join(
+            f"{c.lesion.id} ({'/'.join(report.level_names(a.knowledge, c)) or 'level unknown'})"
+            for a in answers
+            for c in a.cases
+        )
+        raise UsageError(f"no such lesion; the record has: {known or 'none'}")
+    if format_ is Format.JSON:
+        _print_json([report.case_json(a, c) for a, c in found])
+    else:
+        for answer, case in found:
+            report.print_explanation(_console(), answer, case, case.assessments[0])
+    _report(problems)
+
+
+@app.command()
+def validate(files: Files) -> None:
+    """Check patient files against their format and the SHACL shapes."""
+    records, problems = _records(files, None)
+    for record in records:
+        typer.echo(f"{', '.join(record.files)}: conforms ({len(record.facts)} facts, {len(record.lesions)} lesions)")
+    _report(problems)
+
+
+@app.command()
+def reason(
+    file: Annotated[Path, typer.Argument(help="Patient file.")],
+    lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion; the first by default.")] = None,
+    guideline: GuidelineIds = None,
+    as_of: AsOf = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds after which the reasoner is killed.")] = 120,
+) -> None:
+    """Show what the description-logic reasoner HermiT entails, beside our own answer."""
+    from kypho_kg.crosscheck import compare, print_comparison
+
+    records, problems = _records([file], None)
+    _report(problems)
+    rows = compare(records[0], _knowledge(), lesion, guideline, _day(as_of), timeout)
+    if not print_comparison(_console(), rows):
+        raise typer.Exit(5)
+
+
+@app.command()
+def query(
+    name: Annotated[str, typer.Argument(help="Name of a bundled query, or a .rq file; 'list' lists the bundled ones.")],
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Run a SPARQL query on the knowledge base."""
+    from kypho_kg import querying
+
+    if name == "list":
+        for known, title in querying.bundled().items():
+            typer.echo(f"{known:32} {title}")
+        return
+    rows = querying.run(_knowledge(), name)
+    if format_ is Format.JSON:
+        _print_json(rows)
+    else:
+        querying.print_rows(_console(), rows)
+
+
+@guidelines_app.command("list")
+def guidelines_list(format_: FormatOpt = Format.TABLE) -> None:
+    """List the guidelines."""
+    from kypho_kg import catalogue
+
+    k = _knowledge()
+    if format_ is Format.JSON:
+        _print_json([catalogue.summary(g) for g in k.guidelines.values()])
+    else:
+        catalogue.print_list(_console(), k)
+
+
+@guidelines_app.command("show")
+def guidelines_show(id_: Annotated[str, typer.Argument(metavar="ID")], format_: FormatOpt = Format.TABLE) -> None:
+    """Show a guideline as a checklist with its citations."""
+    from kypho_kg import catalogue
+
+    k = _knowledge()
+    guideline = k.guideline(id_)
+    if format_ is Format.JSON:
+        _print_json(catalogue.details(k, guideline))
+    else:
+        catalogue.print_guideline(_console(), k, guideline)
+
+
+@ontology_app.command("check")
+def ontology_check(
+    no_reasoner: Annotated[bool, typer.Option("--no-reasoner", help="Skip HermiT.")] = False,
+) -> None:
+    """Check profiles, shapes and consistency of the ontology."""
+    from kypho_kg import diagnosis
+
+    if not diagnosis.check_ontology(_console(), reasoner=not no_reasoner):
+        raise typer.Exit(4)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the installation: versions, data folders, engines."""
+    from kypho_kg import diagnosis
+
+    if not diagnosis.doctor(_console()):
+        raise typer.Exit(5)

@@ -1,0 +1,1 @@
+"""Adapters that read a source into records."""
