@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-EXAMPLES := examples/constructed/*.yaml examples/published/*.yaml
+EXAMPLES = $(sort $(wildcard examples/constructed/*.yaml examples/published/*.yaml))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-slow bench clean

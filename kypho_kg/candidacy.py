@@ -158,9 +158,7 @@ def assess(
     active = tuple(k.bridges.values()) if bridges else ()
     snapshot = infer(record, k, day, bridges=active)
     assumed = infer(record, k, day, bridges=active, policies=policies) if policies else None
-    cases = tuple(
-        _case(record, lesion, snapshot, assumed, policies, chosen, place) for lesion in record.lesions
-    )
+    cases = tuple(_case(record, lesion, snapshot, assumed, policies, chosen, place) for lesion in record.lesions)
     return Answer(record, k, day, tuple(p.name for p in policies) or ("strict",), bridges, cases)
 
 
@@ -364,5 +362,3 @@ def documentation(assessment: Assessment) -> tuple[tuple[str, ...], tuple[str, .
     done = tuple(c.recommendation.id for c in assessment.having(DOCUMENTATION, Truth.MET))
     missing = tuple(c.recommendation.id for c in assessment.having(DOCUMENTATION, Truth.NOT_MET, Truth.UNKNOWN))
     return done, missing
-
-

@@ -48,7 +48,9 @@ class Format(StrEnum):
 
 Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
-With = Annotated[list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")]
+With = Annotated[
+    list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")
+]
 GuidelineIds = Annotated[list[str] | None, typer.Option("--guideline", "-g", help="Only this guideline; repeatable.")]
 Assume = Annotated[list[str] | None, typer.Option("--assume", help="Assumption policy; its verdict stands beside.")]
 NoBridge = Annotated[bool, typer.Option("--no-bridge", help="Let no feature count as another.")]
@@ -80,7 +82,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show versions.")
+    ] = False,
 ) -> None:
     pass
 
@@ -158,15 +162,15 @@ def assess(
     format_: FormatOpt = Format.TABLE,
 ) -> None:
     """Say what every guideline says of each lesion of a patient."""
-    from kypho_kg import report
+    from kypho_kg import report, terminal
 
     answers, problems = _assess(files, as_of, with_, guideline, assume, no_bridge, state, payer)
     if format_ is Format.JSON:
         _print_json(report.answers_json(answers, problems, f"kypho-kg {__version__}"))
     elif sum(len(a.cases) for a in answers) > 4:
-        report.print_matrix(_console(), answers)
+        terminal.print_matrix(_console(), answers)
     else:
-        report.print_cases(_console(), answers)
+        terminal.print_cases(_console(), answers)
     _report(problems)
 
 
@@ -183,7 +187,7 @@ def explain(
     format_: FormatOpt = Format.TABLE,
 ) -> None:
     """Show the full proof of one guideline: every clause down to the facts, and what is missing."""
-    from kypho_kg import report
+    from kypho_kg import report, terminal
 
     answers, problems = _assess(file, as_of, with_, [guideline], assume, no_bridge, None, None)
     found = [
@@ -204,7 +208,7 @@ def explain(
         _print_json([report.case_json(a, c) for a, c in found])
     else:
         for answer, case in found:
-            report.print_explanation(_console(), answer, case, case.assessments[0])
+            terminal.print_explanation(_console(), answer, case, case.assessments[0])
     _report(problems)
 
 

@@ -197,7 +197,8 @@ class Compiler:
         if kind is None:
             self._fail(f"unknown feature {local(prop)}")
         if self._features.bearers.get(prop) != bearer:
-            self._fail(f"wrong bearer: {local(prop)} is recorded of {local(self._features.bearers[prop])}, not of {local(bearer)}")
+            owner = local(self._features.bearers[prop])
+            self._fail(f"wrong bearer: {local(prop)} is recorded of {owner}, not of {local(bearer)}")
         if kind is Op.CHOICE:
             return Criterion(Op.CHOICE, term=prop, values=self._individuals(node, prop))
         filler = self._filler(node, some, prop)
@@ -217,7 +218,9 @@ class Compiler:
             return leaf(node)
         head = self._triples.resource(node, OWL + "unionOf")
         if head is None:
-            self._fail("a finding or category is a named class or a union of named classes, not " + self._constructs(node))
+            self._fail(
+                "a finding or category is a named class or a union of named classes, not " + self._constructs(node)
+            )
         assert head is not None
         return Criterion(Op.OR, tuple(self._union(o, leaf) for o in self._triples.items(head) if isinstance(o, str)))
 

@@ -76,5 +76,3 @@ def print_comparison(console: Console, rows: Sequence[Comparison]) -> bool:
     differing = sum(not r.agrees for r in rows)
     console.print(f"{len(rows)} classes, {differing} differ")
     return differing == 0
-
-

@@ -1,11 +1,13 @@
 """The closed list of derived quantities, computed here for every engine.
 
-Difference of dates, count of lesions, count of session levels, trend of a series, score. Days are exact, weeks are
+Difference of dates, count of lesions, count of session levels, trend of a series; scores are in ``scores.py``. Days
+are exact, weeks are
 days/7 to four decimal places, ages are completed years. Which feature is derived from what is in the ontology.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -73,7 +75,7 @@ def derive(context: Context) -> Iterator[Fact]:
         PROCEDURE_CLASS: (PROCEDURE,) if record.procedure else (),
     }
     for feature in k.features.values():
-        for subject in by_bearer[feature.bearer] if feature.derived_by else ():
+        for subject in by_bearer[feature.bearer] if feature.derived_by in _DERIVATIONS else ():
             known = context.values.get((subject, feature.iri))
             if known is not None and (known.facts or known.gap.facts):
                 continue
@@ -131,8 +133,8 @@ def _trend_of_series(c: Context, feature: Feature, subject: str) -> _Found:
         (f for f in c.rows.get((subject, feature.derived_from), ()) if f.time and usable(f)),
         key=lambda f: f.time.end if f.time else c.as_of,
     )
-    if len(series) < 2 or any(not b.time or not a.time or not b.time.wholly_after(a.time)
-                              for a, b in zip(series, series[1:], strict=False)):  # fmt: skip
+    ordered = all(b.time and a.time and b.time.wholly_after(a.time) for a, b in itertools.pairwise(series))
+    if len(series) < 2 or not ordered:
         return None
     before, after = series[-2], series[-1]
     assert isinstance(before.value, Range)

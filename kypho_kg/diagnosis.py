@@ -23,7 +23,9 @@ def _steps(reasoner: bool) -> Iterator[tuple[str, Callable[[], str]]]:
     def profiles() -> str:
         k = load_knowledge()
         clauses = sum(len(g.recommendations) for g in k.guidelines.values())
-        return f"{len(k.triples):,} triples, {len(k.features)} features, {len(k.guidelines)} guidelines, {clauses} clauses"
+        return (
+            f"{len(k.triples):,} triples, {len(k.features)} features, {len(k.guidelines)} guidelines, {clauses} clauses"
+        )
 
     def shapes() -> str:
         from kypho_kg.validation import check_knowledge_base

@@ -117,9 +117,7 @@ def decisive_clauses(assessment: Assessment) -> tuple[ClauseResult, ...]:
         none_met = indications if all(c.truth is Truth.NOT_MET for c in indications) else ()
         return (*having(EXCLUDES, Truth.MET), *having(REQUIRES, Truth.NOT_MET), *none_met)
     if verdict == "Undetermined":
-        open_ = tuple(
-            c for e in DECIDING if e not in {RELATIVE, INDICATES} for c in having(e, Truth.UNKNOWN)
-        )
+        open_ = tuple(c for e in DECIDING if e not in {RELATIVE, INDICATES} for c in having(e, Truth.UNKNOWN))
         indicated = having(INDICATES, Truth.MET)
         return (*open_, *(() if indicated else having(INDICATES, Truth.UNKNOWN)))
     if verdict == "CandidateWithCaution":

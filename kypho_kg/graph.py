@@ -1,19 +1,19 @@
-"""Records as RDF.
+"""Records, and the ontology, as graphs of rdflib.
 
-The vocabulary is the ontology's module ``record``. Every node has a name, so that a result of a check or a query leads
-back to the fact it speaks of.
+The vocabulary of a record is the ontology's module ``record``. Every node has a name, so that a result of a check or a
+query leads back to the fact it speaks of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from urllib.parse import quote
 
-from rdflib import DCTERMS, RDF, XSD, Graph, Literal, URIRef
+from rdflib import DCTERMS, RDF, XSD, BNode, Graph, Literal, URIRef
 from rdflib.namespace import ClosedNamespace
 
-from kypho_kg import vocabulary
+from kypho_kg import store, vocabulary
 from kypho_kg.errors import InputError, Problem
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Mood, Polarity, Range, Record, Source, Status, TimeSpan
 
@@ -47,6 +47,24 @@ _STATUSES = {
     Status.REFUTED: KYPHO.Refuted,
     Status.ENTERED_IN_ERROR: KYPHO.EnteredInError,
 }
+
+
+def ontology_graph(triples: Iterable[store.Triple]) -> Graph:
+    """Copy triples as they were parsed; no literal is repaired."""
+    graph = Graph()
+    for s, p, o in triples:
+        graph.add((_resource(s), URIRef(p), _resource(o) if isinstance(o, str) else _literal(o)))
+    return graph
+
+
+def _resource(term: str) -> URIRef | BNode:
+    return BNode(term[2:]) if term.startswith("_:") else URIRef(term)
+
+
+def _literal(term: store.Literal) -> Literal:
+    if term.language or term.datatype == str(XSD.string):  # rdflib keeps plain and xsd:string literals apart
+        return Literal(term.text, lang=term.language or None)
+    return Literal(term.text, datatype=URIRef(term.datatype), normalize=False)
 
 
 def patient_iri(record: Record) -> URIRef:
@@ -147,9 +165,15 @@ def _facts(record: Record) -> Iterator[_Triple]:
         yield from _value(node, index, fact)
         if fact.cause:
             yield node, KYPHO.causeOfIndeterminacy, URIRef(vocabulary.KYPHO + fact.cause)
-        if fact.invalid:
-            yield node, KYPHO.nonConformingTo, URIRef(fact.invalid)
-        yield from _texts(node, {KYPHO.reason: fact.reason, KYPHO.statedWords: fact.words, KYPHO.statedUnit: fact.unit})
+        yield from _texts(
+            node,
+            {
+                KYPHO.reason: fact.reason,
+                KYPHO.statedWords: fact.words,
+                KYPHO.statedUnit: fact.unit,
+                KYPHO.nonConformingTo: fact.invalid,
+            },
+        )
         if fact.time:
             yield node, KYPHO.recordedFrom, Literal(fact.time.start.date())
             yield node, KYPHO.recordedUntil, Literal(fact.time.end.date())

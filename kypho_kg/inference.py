@@ -13,6 +13,7 @@ from datetime import date
 from kypho_kg.evaluation import Evaluator, Truth
 from kypho_kg.knowledge import Bridge, Knowledge, Policy
 from kypho_kg.record import PATIENT, Cause, Fact, Polarity, Record, Source, TimeSpan
+from kypho_kg.scores import read_scores, with_scores
 from kypho_kg.snapshot import Snapshot, resolve
 from kypho_kg.state import Gap, Resolved
 from kypho_kg.vocabulary import KYPHO
@@ -29,18 +30,22 @@ def infer(
     """
     bridges = tuple(bridges)
     added: tuple[Fact, ...] = ()
-    snapshot = resolve(record, knowledge, as_of)
+    snapshot = _scored(record, knowledge, as_of, added)
     while True:
         new = tuple(_bridged(snapshot, bridges, added))
         if not new:
             break
         added += new
-        snapshot = resolve(record, knowledge, as_of, added)
+        snapshot = _scored(record, knowledge, as_of, added)
     snapshot, added = _close_values(snapshot, added)
     for policy in policies:
         added += tuple(_assumed(snapshot, policy))
-        snapshot = _close_values(resolve(record, knowledge, as_of, added), added)[0]
+        snapshot = _close_values(_scored(record, knowledge, as_of, added), added)[0]
     return snapshot
+
+
+def _scored(record: Record, knowledge: Knowledge, as_of: date, added: tuple[Fact, ...]) -> Snapshot:
+    return with_scores(resolve(record, knowledge, as_of, added), read_scores(knowledge))
 
 
 def _subjects(snapshot: Snapshot, bearer: str) -> tuple[str, ...]:
@@ -95,7 +100,7 @@ def _close_values(snapshot: Snapshot, added: tuple[Fact, ...]) -> tuple[Snapshot
                 barred.append((subject, axiom.choice, replace(present[0], value=axiom.value)))
     if new:
         added += tuple(new)
-        snapshot = resolve(snapshot.record, k, snapshot.as_of, added)
+        snapshot = _scored(snapshot.record, k, snapshot.as_of, added)
     if barred:
         snapshot = _bar(snapshot, barred)
     return snapshot, added
@@ -117,7 +122,6 @@ def _bar(snapshot: Snapshot, barred: list[tuple[str, str, Fact]]) -> Snapshot:
 
 def _assumed(snapshot: Snapshot, policy: Policy) -> Iterator[Fact]:
     """Absences that a policy reads into the silence of the record; anything recorded stands."""
-    k = snapshot.knowledge
     for closure in policy.closures:
         for subject in _subjects(snapshot, closure.bearer):
             premises = _holds(snapshot, closure.condition, subject)
@@ -129,9 +133,7 @@ def _assumed(snapshot: Snapshot, policy: Policy) -> Iterator[Fact]:
                 if spoken or gap.cause is not Cause.NOT_RECORDED:
                     continue
                 source = Source(f"assumed by policy {policy.name}: {closure.label}")
-                yield Fact(
-                    subject, cls, polarity=Polarity.ABSENT, source=source, rule=closure.iri, premises=premises
-                )
+                yield Fact(subject, cls, polarity=Polarity.ABSENT, source=source, rule=closure.iri, premises=premises)
 
 
 def assumptions_of(snapshot: Snapshot) -> tuple[Fact, ...]:

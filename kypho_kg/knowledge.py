@@ -301,7 +301,9 @@ class Knowledge:
             bearer = self.features[conclusion].bearer
             condition = self.criterion(t.resource(iri, KYPHO + "bridgeCondition") or "", bearer)
             citation = t.text(iri, "http://purl.obolibrary.org/obo/IAO_0000119")
-            yield Bridge(t.text(iri, KYPHO + "bridgeName"), iri, self.label(iri), bearer, condition, conclusion, citation)
+            yield Bridge(
+                t.text(iri, KYPHO + "bridgeName"), iri, self.label(iri), bearer, condition, conclusion, citation
+            )
 
     def _read_policies(self) -> Iterator[Policy]:
         t = self.triples

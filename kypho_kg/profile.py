@@ -194,9 +194,5 @@ def _tree(k: Knowledge, f: Feature) -> Iterator[str]:
             yield f"{local(cls)}: a value of {f.name} has exactly one parent"
         for parent in parents:
             for sibling in f.values:
-                if (
-                    sibling > cls
-                    and parent in k.triples.resources(sibling, SUBCLASS)
-                    and not k.disjoint(cls, sibling)
-                ):
+                if sibling > cls and parent in k.triples.resources(sibling, SUBCLASS) and not k.disjoint(cls, sibling):
                     yield f"{local(cls)} and {local(sibling)}: siblings in the tree of {f.name} must be disjoint"

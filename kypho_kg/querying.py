@@ -9,7 +9,7 @@ from kypho_kg._resources import resource_dir
 from kypho_kg.errors import InputError, Problem, UsageError
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.store import Literal, Store, Term, refuse_remote
-from kypho_kg.vocabulary import local
+from kypho_kg.vocabulary import XSD, local
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,12 +56,14 @@ def run(knowledge: Knowledge, name: str) -> list[Row]:
     if form == "ask":
         return [{"answer": str(store.ask(text)).lower()}]
     if form == "construct":
-        return [{"subject": _shown(s), "predicate": _shown(p), "object": _shown(o)} for s, p, o in store.construct(text)]
+        return [
+            {"subject": _shown(s), "predicate": _shown(p), "object": _shown(o)} for s, p, o in store.construct(text)
+        ]
     return [{key: _shown(value) for key, value in row.items()} for row in store.select(text)]
 
 
 def _shown(term: Term) -> str:
-    return term.text if isinstance(term, Literal) else local(term)
+    return term.text if isinstance(term, Literal) else local(term).replace(XSD, "xsd:")
 
 
 def print_rows(console: Console, rows: list[Row]) -> None:

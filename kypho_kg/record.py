@@ -11,7 +11,7 @@ import enum
 import re
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Self
 
 
@@ -58,7 +58,7 @@ class Cause(enum.StrEnum):
     LEFT_OPEN = "LeftOpenBySource"
 
 
-_TIME = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ](\d{2}):(\d{2})(?::(\d{2}))?)?)?)?")
+_TIME = re.compile(r"(\d{4})(?:-(\d{2})(?:-(\d{2})(?:[T ](\d{2}):(\d{2})(?::(\d{2}))?)?)?)?", re.ASCII)
 _DAY = timedelta(days=1)
 
 
@@ -201,8 +201,9 @@ def _tighter(
 
 def _plain(value: Decimal) -> Decimal:
     """Four decimal places at most, without trailing zeros or an exponent."""
-    rounded = round(value, 4).normalize()
-    return rounded.quantize(Decimal(1)) if rounded == rounded.to_integral_value() else rounded
+    with localcontext(prec=64):  # a huge number is out of range, which a shape says; it is no crash
+        rounded = round(value, 4).normalize()
+        return rounded.quantize(Decimal(1)) if rounded == rounded.to_integral_value() else rounded
 
 
 Value = Range | frozenset[str] | str | TimeSpan | None

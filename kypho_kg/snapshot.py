@@ -117,9 +117,12 @@ class _Resolver:
         rows: dict[tuple[str, str], list[Fact]] = defaultdict(list)
         pending: dict[tuple[str, str], list[Fact]] = defaultdict(list)
         old: dict[tuple[str, str], list[Fact]] = defaultdict(list)
-        for fact in (*self.record.facts, *extra):
+        # In an order of their own, so that an answer does not depend on that of the record.
+        for fact in (*sorted(self.record.facts, key=self._rank), *extra):
             self._sort_in(fact, rows, pending, old)
-        values, findings, gaps = {}, [], defaultdict(list)
+        values: dict[tuple[str, str], Resolved] = {}
+        findings: list[Fact] = []
+        gaps: dict[str, list[tuple[str, Gap]]] = defaultdict(list)
         for key in {**rows, **pending, **old}:
             subject, iri = key
             feature = self.k.features[iri]
@@ -180,6 +183,14 @@ class _Resolver:
         else:
             rows[key].append(fact)
 
+    def _rank(self, fact: Fact) -> tuple[object, ...]:
+        time, said = fact.time or self.now, fact.source
+        value = sorted(fact.value) if isinstance(fact.value, frozenset) else [str(fact.value)]
+        return (
+            *(fact.subject, fact.feature, time.start, time.end, value, fact.polarity, fact.mood, fact.status),
+            *(fact.reason, fact.words, said.document, said.date, said.author, said.quote),
+        )
+
     def _time(self, fact: Fact) -> TimeSpan:
         return (fact.time or self.now).until(self.as_of)
 
@@ -203,7 +214,9 @@ class _Resolver:
         now = [(self._advanced(feature, f), f) for f in facts]
         newest = max(now, key=lambda vf: (self._time(vf[1]).end, self._time(vf[1]).start))
         if feature.rule != "Latest":
-            window = [vf for vf in now if _days_between(self._time(vf[1]), self._time(newest[1])) <= feature.selection_window]
+            window = [
+                vf for vf in now if _days_between(self._time(vf[1]), self._time(newest[1])) <= feature.selection_window
+            ]
             sign = 1 if feature.rule == "HighestInWindow" else -1
             value, fact = max(window, key=lambda vf: _worst(vf[0], sign))
             return Resolved(value, (fact,))
@@ -242,26 +255,35 @@ class _Resolver:
         return derivation.advance(fact.value, self._time(fact), self.as_of, feature.unit)
 
     def _exclude(self, feature: Feature, chosen: Resolved, out: list[Fact]) -> Resolved:
-        ruled_out: dict[str, Fact] = {}
+        """The value with what was ruled out; where nothing of it is left, the later side wins or both are withheld."""
+        pairs = [(i, f) for f in out for i in (f.value if isinstance(f.value, frozenset) else (str(f.value),))]
         value, facts = chosen.value, chosen.facts
-        for fact in out:
-            for item in fact.value if isinstance(fact.value, frozenset) else (str(fact.value),):
-                hit = self._hits(value, item)
-                if hit and self._time(facts[0]).wholly_after(self._time(fact), feature.conflict_window):
-                    continue
-                if hit and self._time(fact).wholly_after(self._time(facts[0]), feature.conflict_window):
-                    value, facts = None, ()
-                elif hit:
-                    return Resolved(gap=Gap(Cause.CONFLICTING, (*facts, fact)))
-                ruled_out[item] = fact
-        if isinstance(value, frozenset):
-            value = value.difference(ruled_out)
-        return Resolved(value, facts, ruled_out)
+        if facts:
+            said, window = self._time(facts[0]), feature.conflict_window
+            older = [p for p in pairs if said.wholly_after(self._time(p[1]), window)]
+            later = [p for p in pairs if self._time(p[1]).wholly_after(said, window)]
+            live = [p for p in pairs if p not in older]
+            if self._empties(later, value):
+                value, facts = None, ()
+            elif self._empties(live, value):
+                against = dict.fromkeys(f for item, f in live if self._hits(item, value))
+                return Resolved(gap=Gap(Cause.CONFLICTING, (*facts, *against)))
+            elif self._empties(pairs, value):
+                pairs = live + [p for p in older if not self._hits(p[0], value)]
+        ruled_out = dict(pairs)
+        return Resolved(value.difference(ruled_out) if isinstance(value, frozenset) else value, facts, ruled_out)
 
-    def _hits(self, value: Value, item: str) -> bool:
+    def _hits(self, item: str, value: Value) -> bool:
+        """Whether an excluded item touches the value: is one of a choice, or the class or a broader one."""
         if isinstance(value, frozenset):
-            return value == {item}
+            return item in value
         return isinstance(value, str) and self.k.subsumes(item, value)
+
+    def _empties(self, out: list[tuple[str, Fact]], value: Value) -> bool:
+        """Whether the exclusions leave nothing of the value."""
+        if isinstance(value, frozenset):
+            return value <= {item for item, _ in out}
+        return any(self._hits(item, value) for item, _ in out)
 
     # -- findings
 
@@ -280,17 +302,18 @@ class _Resolver:
                     self._settle(p, a, dropped, withheld)
         for u in unclear:
             hidden = [
-                f
-                for f in (*present, *absent)
-                if not self._time(f).wholly_after(self._time(u)) and self._hides(u, f)
+                f for f in (*present, *absent) if not self._time(f).wholly_after(self._time(u)) and self._hides(u, f)
             ]
             dropped.update(map(id, hidden))
             newer = any(
                 f.feature == u.feature and f.subject == u.subject and self._time(f).wholly_after(self._time(u))
                 for f in (*present, *absent)
             )
+            gap = _gap_of(u)
+            for fact in hidden:
+                withheld[fact.subject].append((fact.feature, gap))
             if not newer:
-                withheld[u.subject].append((u.feature, _gap_of(u)))
+                withheld[u.subject].append((u.feature, gap))
         return (
             _by_subject(f for f in present if id(f) not in dropped),
             _by_subject(f for f in absent if id(f) not in dropped),
@@ -301,9 +324,7 @@ class _Resolver:
         same = p.subject == a.subject or (a.subject == PATIENT and p.subject.startswith(LESION))
         return same and self.k.subsumes(a.feature, p.feature)
 
-    def _settle(
-        self, p: Fact, a: Fact, dropped: set[int], withheld: dict[str, list[tuple[str, Gap]]]
-    ) -> None:
+    def _settle(self, p: Fact, a: Fact, dropped: set[int], withheld: dict[str, list[tuple[str, Gap]]]) -> None:
         window = max(self.k.features[p.feature].conflict_window, self.k.features[a.feature].conflict_window)
         tp, ta = self._time(p), self._time(a)
         timeless = bool(p.timeless or a.timeless)

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from rdflib import DCTERMS, OWL, RDF, RDFS, SH, Graph, Literal, Node, URIRef
 
 from kypho_kg._resources import resource_dir
-from kypho_kg.errors import ShapeError
-from kypho_kg.graph import KYPHO, fact_iri, has_procedure, record_graph
+from kypho_kg.errors import KnowledgeBaseError, ShapeError
+from kypho_kg.graph import KYPHO, fact_iri, has_procedure, ontology_graph, record_graph
+from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
+from kypho_kg.vocabulary import local
 
 RECORD_SHAPES = ("case.ttl", "fact.ttl", "lesion.ttl", "patient.ttl", "procedure.ttl", "record.ttl", "source.ttl")
 KNOWLEDGE_SHAPES = ("guideline.ttl", "recommendation.ttl")
@@ -110,6 +112,20 @@ def validate_knowledge_base(graph: Graph) -> ValidationReport:
     return _report(graph, shapes, _KNOWLEDGE_CLASSES, {})
 
 
+def check_knowledge_base(knowledge: Knowledge) -> int:
+    """Make sure that a loaded knowledge base conforms; returns how many guidelines and clauses were checked.
+
+    :raises KnowledgeBaseError: with every violation.
+    :raises ShapeError: when a shape is broken or has no target.
+    """
+    graph = ontology_graph(knowledge.triples)
+    report = validate_knowledge_base(graph)
+    if not report.conforms:
+        violations = [r for r in report.results if r.severity is Severity.VIOLATION]
+        raise KnowledgeBaseError([f"{local(r.focus_node)}: {r.message}" for r in violations])
+    return sum(len(set(graph.subjects(RDF.type, cls))) for cls in _KNOWLEDGE_CLASSES)
+
+
 @functools.cache
 def _shapes(files: tuple[str, ...], classes: frozenset[URIRef]) -> Graph:
     """Load shapes once and make sure that each can do its work on data of the given classes."""
@@ -126,6 +142,8 @@ def _shapes(files: tuple[str, ...], classes: frozenset[URIRef]) -> Graph:
 
 def _faults(shapes: Graph, classes: frozenset[URIRef]) -> Iterator[str]:
     for s, p, o in shapes:
+        if isinstance(s, Literal):  # rdflib reads it, though it is no Turtle
+            yield f"{s!r} stands where a shape should"
         if p not in SHACL_TERMS and p not in _ANNOTATIONS:
             yield f"{s} has the property {p}, which no shape may use"
         if str(o).startswith(str(SH)) and o not in SHACL_TERMS:
@@ -137,7 +155,8 @@ def _faults(shapes: Graph, classes: frozenset[URIRef]) -> Iterator[str]:
     for shape in set(shapes.objects(None, SH.property)) - properties:
         yield f"{shape} is applied and is not defined"
     applied = {s for p in _TARGETS for s in shapes.subjects(p)}
-    applied |= {inner for shape in applied for inner in shapes.transitive_objects(shape, SH.property)}
+    while inner := {i for shape in applied for i in shapes.objects(shape, SH.property)} - applied:
+        applied |= inner
     groups = set(shapes.subjects(SH.property)) - properties
     for shape in (properties | set(shapes.subjects(RDF.type, SH.NodeShape))) - applied - groups:
         yield f"{shape} is never applied: it has no target"

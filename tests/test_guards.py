@@ -36,9 +36,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_resources", "vocabulary"),
     ("record",),
     ("store",),
-    ("criteria", "guidelines", "knowledge", "profile", "loading"),
+    ("criteria", "guidelines", "knowledge", "profile"),
     ("state", "derivation", "snapshot"),
-    ("inference", "evaluation"),
+    ("evaluation", "inference", "scores", "loading"),
     ("graph", "validation", "reasoning", "owl_export", "lint", "sources"),
     ("intake",),
     ("candidacy",),
@@ -274,12 +274,17 @@ STRUCTURAL_TERMS = frozenset(
 procedure under keys of its own."""
 
 ORDINARY_WORDS = frozenset(
-    # grammar and plain English
+    # grammar
     """
+    about above after all also and any are before below both but can does each either for from has have into its less
+    like more most much never new nor not off old only or other out over own per same some still than that the their
+    then there these this those three through two under until was when where which while who with within without yet
+    """.split()
+    # plain English
+    + """
     acute associated available back benign chronic conservative core daily distinct evidence extension extensive in
     involvement known large line list loss management medical mild minor mixed moderate named one onset or part percent
-    place previous primarily primary prior problem progression recent severe severity since site stable stay type under
-    without
+    place previous primarily primary prior problem progression recent severe severity since site stable stay type
     """.split()
     # programs, records and documents
     + """
@@ -345,7 +350,7 @@ def clinical_names() -> frozenset[str]:
     return frozenset({n for n in names if len(words(n)) > 1 and len(n) > 3} | ids) - STRUCTURAL_TERMS
 
 
-SUBJECT = frozenset({"augmentation", "kyphoplasty"})
+SUBJECT = frozenset({"augmentation", "kyphoplasty", "percutaneous"})
 """What the package is about; prose may say so, identifiers and values may not."""
 
 
@@ -719,7 +724,7 @@ TEXT_SUFFIXES = frozenset(
     ".cfg .csv .html .json .jsonld .md .py .rq .sh .toml .tsv .ttl .trig .txt .xml .yaml .yml".split()
 )
 MACHINE = re.compile(
-    r"(?<![\w.:/-])/(?:home|root|Users|work)/[\w.]|(?i:[c-z]:\\users\\)|--(?:extra-)?index-url|file:///"
+    r"(?<![\w.:/-])/(?:home|root|Users|work)/[\w.]|(?i:[c-z]:\\users\\)|--(?:extra-)?index-url|file:///(?:home|root|Users|work)"
 )
 
 

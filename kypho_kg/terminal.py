@@ -1,0 +1,275 @@
+"""Answers as text for a terminal: a table per lesion, a matrix for many, and the full tree of one guideline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
+from kypho_kg.criteria import Op
+from kypho_kg.evaluation import Proof, Truth
+from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, reasons
+from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.record import Cause, Fact, Mood
+from kypho_kg.report import DISCLAIMER, level_names
+from kypho_kg.vocabulary import KYPHO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.tree import Tree
+
+_STYLES = {
+    "Candidate": "bold green", "CandidateWithCaution": "green", "CandidateScreeningOpen": "green",
+    "Contraindicated": "bold red", "NotIndicated": "red", "Undetermined": "yellow",
+}  # fmt: skip
+_TRUTH_STYLES = {Truth.MET: "green", Truth.NOT_MET: "red", Truth.UNKNOWN: "yellow"}
+
+
+def print_cases(console: Console, answers: Sequence[Answer]) -> None:
+    """One table per lesion: verdict, why, and what is missing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for answer in answers:
+        k = answer.knowledge
+        for case in answer.cases:
+            console.print(Text(case_title(k, answer, case), style="bold"))
+            table = Table(show_lines=True, expand=True)
+            table.add_column("Source", ratio=3)
+            table.add_column("Verdict", ratio=3)
+            table.add_column("Why", ratio=7)
+            table.add_column("Still missing", ratio=5)
+            for a in case.assessments:
+                verdict = Text()
+                for i, (line, style) in enumerate(verdict_lines(a)):
+                    verdict.append(("\n" if i else "") + line, style)
+                why, missing = Text("\n".join(why_lines(k, a))), Text("\n".join(missing_lines(k, a)))
+                table.add_row(Text(source_words(a)), verdict, why, missing)
+            console.print(table)
+        if not answer.cases:
+            console.print(f"Patient {answer.record.patient}: the record has no vertebral lesion, so there is no case.")
+    if answers:
+        console.print(Text(footer(answers[0]), style="dim"))
+
+
+def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
+    """Many cases at a glance: one row per lesion, one column per source."""
+    from rich.table import Table
+    from rich.text import Text
+
+    guidelines: dict[str, Guideline] = {
+        a.guideline.id: a.guideline for answer in answers for c in answer.cases for a in c.assessments
+    }
+    table = Table(show_lines=False)
+    table.add_column("Patient", no_wrap=True)
+    table.add_column("Lesion", no_wrap=True)
+    for id_ in guidelines:
+        table.add_column(id_.replace("-", "-\n", 1), overflow="fold")
+    for answer in answers:
+        for case in answer.cases:
+            by_id = {a.guideline.id: a for a in case.assessments}
+            cells = [
+                Text(_short(by_id[g].verdict), _STYLES.get(by_id[g].verdict, "dim")) if g in by_id else Text("")
+                for g in guidelines
+            ]
+            level = level_names(answer.knowledge, case)
+            name = case.lesion.id + (f" ({_levels(level)})" if level else "")
+            table.add_row(answer.record.patient, name, *cells)
+    console.print(table)
+    console.print(Text(footer(answers[0]) if answers else DISCLAIMER, style="dim"))
+    legend = (
+        "yes = candidate · yes! = with caution · yes? = cautions still to be screened · no = not indicated · "
+        "CONTRA = contraindicated · open = cannot say yet · n/a = does not apply. "
+        "Name one file to see why and what is missing."
+    )
+    console.print(Text(legend, style="dim"))
+
+
+def _short(verdict: str) -> str:
+    return {
+        "Candidate": "yes", "CandidateWithCaution": "yes!", "CandidateScreeningOpen": "yes?", "NotIndicated": "no",
+        "Contraindicated": "CONTRA", "Undetermined": "open", "NotApplicable": "n/a", "Rated": "rated", "NoVerdict": "-",
+    }[verdict]  # fmt: skip
+
+
+def _levels(names: list[str]) -> str:
+    return (
+        names[0] if len(names) == 1 else f"{names[0]} or {names[1]}" if len(names) == 2 else f"{names[0]}..{names[-1]}"
+    )
+
+
+def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
+    """Patient, lesion, level, date and what is proposed."""
+    level = level_names(k, case)
+    parts = [
+        f"Patient {answer.record.patient}",
+        f"lesion {case.lesion.id}",
+        _levels(level) if level else "level unknown",
+    ]
+    technique = case.snapshot.value("procedure", k.by_name["technique"].iri).value
+    if case.in_session and isinstance(technique, frozenset):
+        parts.append("proposed: " + " or ".join(k.label(t) for t in technique))
+    elif answer.record.procedure and not case.in_session:
+        parts.append("not in the proposed session")
+    parts.append(f"as of {answer.as_of}")
+    if answer.record.constructed:
+        parts.append("constructed example")
+    return " · ".join(parts)
+
+
+def source_words(a: Assessment) -> str:
+    """The source, its kind, and whether it is in force."""
+    force = {True: "", False: "\nnot in force here", None: "\nin force: not known"}[a.in_force]
+    return f"{a.guideline.id}\n{a.guideline.plain}{force}"
+
+
+def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
+    """The verdict in the words of its layer, its alternatives beside it, and what it can still become."""
+    words = a.guideline.wording
+
+    def say(verdict: str) -> str:
+        return words.get(verdict, verdict)
+
+    lines = [(say(a.verdict).upper(), _STYLES.get(a.verdict, ""))]
+    if len(a.conclusion.reachable) > 1:
+        lines.append(("can become: " + "; ".join(map(say, a.conclusion.reachable)), "dim"))
+    if a.verdict == "Undetermined" and not any(v.startswith("Candidate") for v in a.conclusion.reachable):
+        lines.append(("no candidate either way", ""))
+    lines += [(f"rated: {c}", "") for c in a.categories]
+    lines += [(f"reading '{n}': {say(c.verdict)}", "") for n, c in a.readings.items() if c.verdict != a.verdict]
+    if a.assumed:
+        verdict = a.assumed.conclusion.verdict
+        lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", _STYLES.get(verdict, "")))
+    if a.bridges:
+        lines.append(("by bridge: " + ", ".join(a.bridges), "dim"))
+    return lines
+
+
+def why_lines(k: Knowledge, a: Assessment) -> list[str]:
+    """The deciding clauses in words."""
+    found = reasons(k, a)
+    if a.verdict in {"Candidate", "NoVerdict", "Rated"}:
+        names = [f"{c.recommendation.clause} {c.recommendation.label}" for c, _ in found]
+        against = [c for e in (ABSOLUTE, RELATIVE, EXCLUDES) for c in a.having(e)]
+        ruled_out = "every contraindication ruled out" if against else "the source names no contraindication"
+        return [f"met: {n}" for n in names] + ([ruled_out] if a.verdict == "Candidate" else [])
+    lines = [
+        f"{c.recommendation.clause} {c.recommendation.label}: {c.truth.words}"
+        + ("" if c.truth is Truth.UNKNOWN else f" [{'; '.join(leaves)}]")
+        for c, leaves in found
+    ]
+    if a.assumed and a.assumed.assumptions:
+        absolute = {
+            f.feature for c in a.assumed.clauses if c.recommendation.effect == ABSOLUTE
+            for leaf in c.proof.leaves() for f in leaf.facts
+        }  # fmt: skip
+        ordered = sorted(a.assumed.assumptions, key=lambda f: f.feature not in absolute)
+        lines.append("assumed absent: " + ", ".join(k.label(f.feature) for f in ordered))
+    return lines
+
+
+def missing_lines(k: Knowledge, a: Assessment, limit: int = 6) -> list[str]:
+    """What to get next, the least burdensome first, and what the file must still show."""
+    wanted = needs(k, a)
+    lines = []
+    for need in wanted[:limit]:
+        why = "" if need.causes == (Cause.NOT_RECORDED,) else f" ({', '.join(k.plain(KYPHO + c) for c in need.causes)})"
+        lines.append(f"- {k.plain(need.feature)}{why}")
+    if len(wanted) > limit:
+        lines.append(f"and {len(wanted) - limit} more (kypho-kg explain)")
+    _, papers = documentation(a)
+    if papers and a.verdict not in {"NotApplicable", "NotIndicated", "Contraindicated"}:
+        lines.append("not shown in the file: " + ", ".join(p.partition("/")[2] for p in papers))
+    return lines
+
+
+def footer(answer: Answer) -> str:
+    """What was run, and what it is not."""
+    k = answer.knowledge
+    return (
+        f"Knowledge base {k.version}, sha256 {k.sha256[:12]}; assumed: {', '.join(answer.policies)}; "
+        f"bridges {'on' if answer.bridged else 'off'}. {DISCLAIMER}"
+    )
+
+
+def print_explanation(console: Console, answer: Answer, case: CaseAnswer, a: Assessment) -> None:
+    """The full tree of every clause of one guideline for one lesion."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    k = answer.knowledge
+    console.print(Text(case_title(k, answer, case), style="bold"))
+    console.print(f"{a.guideline.id}: {a.guideline.title}", highlight=False, markup=False)
+    console.print(f"Use: {a.guideline.use}", highlight=False, markup=False)
+    console.print(f"Not for: {a.guideline.misuse}", highlight=False, markup=False)
+    for line, style in verdict_lines(a):
+        console.print(Text("  " + line, style))
+    for clause in a.clauses:
+        r = clause.recommendation
+        head = Text(f"{r.id} ", style="bold")
+        head.append(f"[{clause.truth.words}] ", _TRUTH_STYLES[clause.truth])
+        head.append(f"{k.plain(KYPHO + r.effect)}: {r.text}")
+        head.append(f"\n{r.citation} · {k.plain(KYPHO + r.mark)}", "dim")
+        tree = Tree(head)
+        _grow(k, tree, clause.proof)
+        console.print(tree)
+    wanted = needs(k, a)
+    if wanted:
+        console.print(Text("What is missing (the least burdensome first)", style="bold"))
+        for need in wanted:
+            causes = ", ".join(k.plain(KYPHO + c) for c in need.causes)
+            way = f"; by {need.acquisition}" if need.obtainable and need.acquisition else "; cannot be obtained"
+            clauses = ", ".join(c.partition("/")[2] for c in need.clauses)
+            text = f"- {k.label(need.feature)}: {causes}{way}; for {clauses}"
+            console.print(text, highlight=False, markup=False)
+    console.print(Text(footer(answer), style="dim"))
+
+
+def _grow(k: Knowledge, tree: Tree, proof: Proof) -> None:
+    from rich.text import Text
+
+    c = proof.criterion
+    if c.op is Op.LINK and proof.children:
+        _grow(k, tree, proof.children[0])
+        return
+    text = Text(f"[{proof.truth.words}] ", _TRUTH_STYLES[proof.truth])
+    if not proof.children:
+        text.append(leaf_words(k, proof))
+        if proof.distance is not None and proof.truth is Truth.NOT_MET:
+            text.append(f" · off by {abs(proof.distance)}")
+        for fact in proof.facts:
+            text.append(f"\n{fact_line(k, fact)}", "dim")
+        tree.add(text)
+        return
+    if c.op is Op.OPEN:
+        cause = f": {cause_words(k, proof)}" if proof.gap else ""
+        text.append(f"a band that the source leaves open{cause}")
+    else:
+        words = {Op.AND: "all of", Op.OR: "any of", Op.NOT: "not", Op.AT_LEAST: f"at least {c.n} of"}[c.op]
+        text.append(words)
+    if c.name:
+        text.append(f" — {k.plain(c.name)}", "dim")
+    branch = tree.add(text)
+    for child in _shown_children(branch, k, proof):
+        _grow(k, branch, child)
+
+
+def _shown_children(branch: Tree, k: Knowledge, proof: Proof) -> Sequence[Proof]:
+    """The readings of an open band hold the same atoms: show the one that decides, and the truth of the other."""
+    if proof.criterion.op is not Op.OPEN:
+        return proof.children
+    strict, lenient = proof.children
+    shown, other = (strict, lenient) if proof.truth is Truth.MET else (lenient, strict)
+    branch.add(f"({other.truth.words}) {k.plain(other.criterion.name)}")
+    return (shown,)
+
+
+def fact_line(k: Knowledge, fact: Fact) -> str:
+    """A fact with its date and source; of a derived one also what it rests on."""
+    when = str(fact.time) if fact.time else "stated as current"
+    mood = "" if fact.mood is Mood.OBSERVED else f", {fact.mood}"
+    line = f"{fact_words(k, fact)} · {when}{mood} · {fact.source}"
+    if fact.premises:
+        line += " · from " + "; ".join(fact_line(k, p) for p in fact.premises)
+    return line
