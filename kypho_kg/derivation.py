@@ -120,31 +120,41 @@ def _count_of_lesions(c: Context, feature: Feature, subject: str) -> _Found:
 
 
 def _count_of_session_levels(c: Context, feature: Feature, subject: str) -> _Found:
+    """Lesions of the session at one level are one level; an interval where levels are not known well enough."""
     if c.record.procedure is None or not c.record.procedure.lesions:
         return None
-    return Range.exactly(len(c.record.procedure.lesions)), ()
+    level = c.knowledge.by_name["vertebralLevel"]
+    states = [c.values.get((LESION + id_, level.iri), Resolved()) for id_ in c.record.procedure.lesions]
+    possible = [s.value if isinstance(s.value, frozenset) else level.values for s in states]
+    apart: list[frozenset[str]] = []
+    for levels in sorted(possible, key=len):
+        if all(levels.isdisjoint(other) for other in apart):
+            apart.append(levels)
+    high = len(possible) - sum(len(v) == 1 for v in possible) + len({v for v in possible if len(v) == 1})
+    return Range(Decimal(len(apart)), Decimal(high)), tuple(f for s in states for f in s.facts)
 
 
 def _trend_of_series(c: Context, feature: Feature, subject: str) -> _Found:
-    def usable(fact: Fact) -> bool:
-        return fact.polarity is Polarity.PRESENT and isinstance(fact.value, Range) and fact.value.exact is not None
+    today = TimeSpan.of(c.as_of)
 
-    series = sorted(
-        (f for f in c.rows.get((subject, feature.derived_from), ()) if f.time and usable(f)),
-        key=lambda f: f.time.end if f.time else c.as_of,
-    )
-    ordered = all(b.time and a.time and b.time.wholly_after(a.time) for a, b in itertools.pairwise(series))
-    if len(series) < 2 or not ordered:
+    def time(fact: Fact) -> TimeSpan:
+        return (fact.time or today).until(c.as_of)
+
+    series = sorted(c.rows.get((subject, feature.derived_from), ()), key=lambda f: (time(f).end, time(f).start))
+    if len(series) < 2 or any(not time(b).wholly_after(time(a)) for a, b in zip(series, series[1:], strict=False)):
         return None
     before, after = series[-2], series[-1]
-    assert isinstance(before.value, Range)
-    assert isinstance(after.value, Range)
-    first, last = before.value.exact, after.value.exact
-    assert first is not None
-    assert last is not None
+    first, last = _exact(before), _exact(after)
+    if first is None or last is None:
+        return None
     course = "trendRising" if last > first else "trendFalling" if last < first else "trendLevel"
     value = c.knowledge.triples.resource(feature.iri, KYPHO + course)
     return (frozenset({value}), (before, after)) if value else None
+
+
+def _exact(fact: Fact) -> Decimal | None:
+    present = fact.polarity is Polarity.PRESENT
+    return fact.value.exact if present and isinstance(fact.value, Range) else None
 
 
 _DERIVATIONS = {

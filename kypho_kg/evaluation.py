@@ -177,12 +177,12 @@ class Evaluator:
         return Proof(c, Truth.UNKNOWN, subject=subject, facts=gap.facts, gap=gap)
 
 
-def _distance(value: Decimal, asked: Range) -> Decimal:
-    """How far a value lies inside (positive) or outside (negative) of the nearest limit."""
+def _distance(value: Decimal, asked: Range) -> Decimal | None:
+    """How far a value lies inside (positive) or outside (negative) of the nearest limit, where there is one."""
     margins = [value - asked.low] if asked.low is not None else []
     if asked.high is not None:
         margins.append(asked.high - value)
-    return min(margins)
+    return min(margins, default=None)
 
 
 def lesion_subject(id_: str) -> str:

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 
-from kypho_kg.evaluation import Evaluator, Truth
+from kypho_kg.criteria import Op
+from kypho_kg.evaluation import Evaluator, Proof, Truth
 from kypho_kg.knowledge import Bridge, Knowledge, Policy
-from kypho_kg.record import PATIENT, Cause, Fact, Polarity, Record, Source, TimeSpan
+from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Polarity, Record, Source, TimeSpan
 from kypho_kg.scores import read_scores, with_scores
 from kypho_kg.snapshot import Snapshot, resolve
 from kypho_kg.state import Gap, Resolved
 from kypho_kg.vocabulary import KYPHO
+from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
+from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
 VALUE_CLOSURE = KYPHO + "ClosureOfValue"
 
@@ -49,8 +52,10 @@ def _scored(record: Record, knowledge: Knowledge, as_of: date, added: tuple[Fact
 
 
 def _subjects(snapshot: Snapshot, bearer: str) -> tuple[str, ...]:
+    if bearer == PROCEDURE_CLASS:
+        return (PROCEDURE,) if snapshot.record.procedure else ()
     subjects = snapshot.subjects()
-    return subjects[:1] if bearer == KYPHO + "Patient" else subjects[1:]
+    return subjects[:1] if bearer == PATIENT_CLASS else subjects[1:]
 
 
 def _holds(snapshot: Snapshot, condition: object, subject: str) -> tuple[Fact, ...] | None:
@@ -61,7 +66,16 @@ def _holds(snapshot: Snapshot, condition: object, subject: str) -> tuple[Fact, .
     proof = Evaluator(snapshot, "", has_procedure=False).evaluate(condition, subject)
     if proof.truth is not Truth.MET:
         return None
-    return tuple(f for leaf in proof.leaves() if leaf.truth is Truth.MET for f in leaf.facts)
+    return tuple(dict.fromkeys(_premises(proof, Truth.MET)))
+
+
+def _premises(proof: Proof, wanted: Truth) -> Iterator[Fact]:
+    if proof.criterion.op is Op.NOT:
+        wanted = Truth(2 - wanted)
+    for child in proof.children:
+        yield from _premises(child, wanted)
+    if not proof.children and proof.truth is wanted:
+        yield from proof.facts
 
 
 def _bridged(snapshot: Snapshot, bridges: Iterable[Bridge], added: tuple[Fact, ...]) -> Iterator[Fact]:

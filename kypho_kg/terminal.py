@@ -159,6 +159,9 @@ def why_lines(k: Knowledge, a: Assessment) -> list[str]:
         + ("" if c.truth is Truth.UNKNOWN else f" [{'; '.join(leaves)}]")
         for c, leaves in found
     ]
+    if a.verdict == "NotApplicable":
+        met = (c.recommendation for c in a.having(ABSOLUTE, Truth.MET))
+        lines += [f"although outside its scope, contraindication met: {r.clause} {r.label}" for r in met]
     if a.assumed and a.assumed.assumptions:
         absolute = {
             f.feature for c in a.assumed.clauses if c.recommendation.effect == ABSOLUTE
