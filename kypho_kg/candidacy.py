@@ -1,7 +1,8 @@
 """The front door: from a record to the verdict of every guideline on every lesion.
 
->>> from kypho_kg import assess, read_patient_file                                      # doctest: +SKIP
->>> answer = assess(read_patient_file("examples/constructed/t4-outpatient.yaml"))       # doctest: +SKIP
+>>> from kypho_kg import assess, load_knowledge, read_records                           # doctest: +SKIP
+>>> records, problems = read_records([Path("patient.yaml")], load_knowledge())          # doctest: +SKIP
+>>> answer = assess(records[0])                                                         # doctest: +SKIP
 """
 
 from __future__ import annotations

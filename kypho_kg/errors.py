@@ -33,7 +33,7 @@ class Problem:
     """One thing that is wrong with an input, and what would be right."""
 
     where: str
-    """File with line, and the field: ``ost-02.yaml:7, lesions[0].facts.painNrs``."""
+    """File with line, and the field: ``file.yaml:7, lesions[0].facts.someFeature``."""
     what: str
     """The value and what is wrong with it."""
     expected: str = ""

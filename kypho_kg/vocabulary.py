@@ -30,7 +30,7 @@ HAS_LESION: Final = KYPHO + "hasLesion"
 
 
 def local(iri: str) -> str:
-    """The readable part of an IRI of ours: ``painNrs``, or ``guideline/clause`` for terms of guidelines."""
+    """The readable part of an IRI of ours: ``someTerm``, or ``guideline/clause`` for terms of guidelines."""
     if iri.startswith(GUIDELINES):
         return iri.removeprefix(GUIDELINES)
     return iri.removeprefix(KYPHO)

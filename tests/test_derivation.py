@@ -115,12 +115,17 @@ def test_the_age_of_imaging_belongs_to_the_study_of_the_finding():
 
 
 def test_the_newest_study_that_shows_it_counts():
-    snapshot = snap(fact("MarrowEdemaOnMri", "present", "2026-02-10"), fact("UptakeOnBoneScan", "present", "2026-02-20"))
+    snapshot = snap(
+        fact("MarrowEdemaOnMri", "present", "2026-02-10"), fact("UptakeOnBoneScan", "present", "2026-02-20")
+    )
     assert derived(snapshot, "advancedImagingAge", A)[0] == between(10, 10)
 
 
 def test_a_study_that_shows_nothing_or_was_only_ordered_has_no_age_here():
-    for study in (fact("MarrowEdemaOnMri", "absent", "2026-02-10"), fact("MarrowEdemaOnMri", mood="ordered", time="2026-02-10")):
+    for study in (
+        fact("MarrowEdemaOnMri", "absent", "2026-02-10"),
+        fact("MarrowEdemaOnMri", mood="ordered", time="2026-02-10"),
+    ):
         assert derived(snap(study), "advancedImagingAge", A) == (None, "")
 
 
@@ -206,7 +211,9 @@ def test_the_trend_is_that_of_the_last_two_values(last, course):
 
 
 def test_a_value_stated_as_current_is_the_last_of_the_series():
-    assert trend(fact("painNrs", 9, "2026-02-10"), fact("painNrs", 6, "2026-02-20"), fact("painNrs", 8)) == {"Worsening"}
+    assert trend(fact("painNrs", 9, "2026-02-10"), fact("painNrs", 6, "2026-02-20"), fact("painNrs", 8)) == {
+        "Worsening"
+    }
 
 
 def test_one_value_has_no_trend():
@@ -231,7 +238,11 @@ def test_no_trend_where_the_last_values_are_not_two_numbers_in_order(more):
 
 
 def test_stale_and_planned_values_are_no_part_of_the_series():
-    series = [fact("painNrs", 8, "2026-01-01"), fact("painNrs", 6, "2026-02-20"), fact("painNrs", 2, "2026-02-25", mood="planned")]
+    series = [
+        fact("painNrs", 8, "2026-01-01"),
+        fact("painNrs", 6, "2026-02-20"),
+        fact("painNrs", 2, "2026-02-25", mood="planned"),
+    ]
     assert trend(*series) is None
 
 
@@ -245,7 +256,12 @@ def test_what_is_derived_is_derived_alike_with_rules_and_without(knowledge):
              fact("vertebralLevel", "T12")]  # fmt: skip
     plain, ruled = snap(*facts, procedure=session()), inferred(*facts, procedure=session())
     names = [f for f in knowledge.features.values() if f.derived_by]
-    assert {f.derived_by for f in names} >= {"DifferenceOfDates", "CountOfLesions", "CountOfSessionLevels", "TrendOfSeries"}
+    assert {f.derived_by for f in names} >= {
+        "DifferenceOfDates",
+        "CountOfLesions",
+        "CountOfSessionLevels",
+        "TrendOfSeries",
+    }
     for f in names:
         if f.derived_by != "ScoreTotal":
             for subject in (PATIENT, A, PROCEDURE):

@@ -118,7 +118,9 @@ def test_pain_in_words_where_a_number_is_asked_for():
 def test_a_case_without_procedure_does_not_know_what_is_proposed():
     assert clause_says(record(), "nice-ta279/NICE-X1") == "NotRecorded"
     assert clause_says(record(procedure=session()), "nice-ta279/NICE-X1") == "NotRecorded"
-    assert clause_says(record(fact("technique", "Vertebroplasty"), procedure=session()), "nice-ta279/NICE-X1") == "not met"
+    assert (
+        clause_says(record(fact("technique", "Vertebroplasty"), procedure=session()), "nice-ta279/NICE-X1") == "not met"
+    )
 
 
 def test_a_lesion_outside_the_session_has_no_procedure():
@@ -169,7 +171,12 @@ def test_an_unknown_value_has_no_distance():
 def test_every_leaf_of_a_proof_has_facts_or_a_cause():
     for name in ("constructed/t4-outpatient", "published/ost-02", "constructed/stale-visit"):
         of = example(name)
-        for id_ in ("cms-l34228/LCD-I2", "evicore-cmm-607/EVI-X1", "colorado-dowc-2014/DOWC-A1", "seed-research/SEED-R1"):
+        for id_ in (
+            "cms-l34228/LCD-I2",
+            "evicore-cmm-607/EVI-X1",
+            "colorado-dowc-2014/DOWC-A1",
+            "seed-research/SEED-R1",
+        ):
             for leaf in clause(of, id_, of.lesions[0].id).leaves():
                 assert (leaf.gap is None) is (leaf.truth is not Truth.UNKNOWN)
                 assert leaf.facts or leaf.gap.cause is Cause.NOT_RECORDED

@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("candidacy",),
     ("explanation",),
     ("__init__",),
-    FACES := ("report", "catalogue", "crosscheck", "diagnosis", "querying", "cli", "server"),
+    FACES := ("report", "terminal", "catalogue", "crosscheck", "diagnosis", "querying", "cli", "server"),
     ("__main__",),
 )
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from builders import (
-    A,
     TODAY,
+    A,
     ask,
     asked,
     between,
@@ -120,7 +120,11 @@ def test_a_bridge_may_speak_of_the_procedure(knowledge):
 
 
 def test_answers_list_the_bridges_that_a_guideline_used():
-    base = changed(example("constructed/t4-outpatient"), fact("inr", 3, "2026-03-01"), without=["UncorrectedCoagulopathy", "Coagulopathy"])
+    base = changed(
+        example("constructed/t4-outpatient"),
+        fact("inr", 3, "2026-03-01"),
+        without=["UncorrectedCoagulopathy", "Coagulopathy"],
+    )
     assert "inr-above-1.8" in verdict(base, "evicore-cmm-607").bridges
     assert "inr-above-1.8" not in verdict(base, "nice-ta279").bridges
     assert verdict(base, "evicore-cmm-607", bridges=False).bridges == ()
@@ -178,7 +182,9 @@ def test_a_policy_settles_no_conflict_and_contradicts_no_finding(policy, finding
 
 
 def test_a_policy_leaves_a_stale_fact_unknown():
-    snapshot = inferred(*SILENCE["problem-list"][0], fact("ActiveInfection", "absent", "2026-01-01"), policies=["problem-list"])
+    snapshot = inferred(
+        *SILENCE["problem-list"][0], fact("ActiveInfection", "absent", "2026-01-01"), policies=["problem-list"]
+    )
     assert says(snapshot, "ActiveInfection") == "Stale"
 
 
@@ -188,7 +194,9 @@ def test_a_part_that_is_unclear_keeps_the_whole_open_under_a_policy():
 
 
 def test_a_finding_of_one_lesion_keeps_a_policy_from_clearing_the_patient():
-    snapshot = inferred(*SILENCE["problem-list"][0], fact("Radiculopathy"), lesions=("a", "b"), policies=["problem-list"])
+    snapshot = inferred(
+        *SILENCE["problem-list"][0], fact("Radiculopathy"), lesions=("a", "b"), policies=["problem-list"]
+    )
     assert (says(snapshot, "Radiculopathy"), says(snapshot, "Radiculopathy", on="lesion:b")) == ("met", "NotRecorded")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import date, datetime
 from decimal import Decimal
 
@@ -101,7 +102,7 @@ def test_of_two_days_one_lies_after_the_other_or_they_are_the_same(a, b):
 @given(st.dates(date(1900, 1, 1), date(2100, 12, 31)))
 def test_a_day_lies_in_its_month_and_the_month_in_its_year(day):
     whole = [TimeSpan.parse(day.isoformat()[:n]) for n in (10, 7, 4)]
-    for inner, outer in zip(whole, whole[1:], strict=False):
+    for inner, outer in itertools.pairwise(whole):
         assert outer.start <= inner.start <= inner.end <= outer.end
 
 

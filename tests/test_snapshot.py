@@ -46,7 +46,9 @@ def test_a_refuted_fact_and_an_entry_in_error_never_count(status, said):
 
 
 def test_a_refuted_fact_leaves_what_else_was_recorded():
-    snapshot = snap(fact("Pregnancy", "absent", "2026-02-20"), fact("Pregnancy", "present", "2026-02-28", status="refuted"))
+    snapshot = snap(
+        fact("Pregnancy", "absent", "2026-02-20"), fact("Pregnancy", "present", "2026-02-28", status="refuted")
+    )
     assert says(snapshot, "Pregnancy") == "not met"
 
 
@@ -245,7 +247,9 @@ def test_an_older_unclear_statement_hides_nothing():
 
 @pytest.mark.parametrize("cause", [Cause.NOT_ASSESSABLE, Cause.PENDING, Cause.INDETERMINATE, Cause.IN_WORDS_ONLY])
 def test_a_later_unknown_value_hides_an_older_one_and_keeps_its_cause(cause):
-    proof = ask(snap(fact("inr", 1.1, "2026-02-10"), unknown("inr", cause, "2026-02-20", reason="why")), "inr", between(0))
+    proof = ask(
+        snap(fact("inr", 1.1, "2026-02-10"), unknown("inr", cause, "2026-02-20", reason="why")), "inr", between(0)
+    )
     assert (proof.gap.cause, proof.gap.reason) == (cause, "why")
 
 
@@ -342,13 +346,18 @@ def test_a_gap_of_a_lesion_is_a_gap_of_the_patient():
 
 
 def test_the_latest_value_is_taken():
-    snapshot = snap(fact("painNrs", 9, "2026-02-20"), fact("painNrs", 4, "2026-02-28"), fact("painNrs", 7, "2026-02-10"))
+    snapshot = snap(
+        fact("painNrs", 9, "2026-02-20"), fact("painNrs", 4, "2026-02-28"), fact("painNrs", 7, "2026-02-10")
+    )
     assert says(snapshot, "painNrs", between(5)) == "not met"
 
 
 @pytest.mark.parametrize(("older", "expected"), [("2026-01-29", "met"), ("2026-01-28", "not met")])
 def test_the_highest_value_in_the_window_is_taken(older, expected):
-    assert (feature("canalCompromisePercent").rule, feature("canalCompromisePercent").selection_window) == ("HighestInWindow", 30)
+    assert (feature("canalCompromisePercent").rule, feature("canalCompromisePercent").selection_window) == (
+        "HighestInWindow",
+        30,
+    )
     snapshot = snap(fact("canalCompromisePercent", 20, older), fact("canalCompromisePercent", 0, "2026-02-28"))
     assert says(snapshot, "canalCompromisePercent", between(0, low_open=True)) == expected
 
@@ -414,7 +423,11 @@ def test_all_values_of_a_question_ruled_out_is_not_met():
 
 @pytest.mark.parametrize(
     ("recorded", "excluded", "expected"),
-    [("2026-02-28", "2026-02-25", "Conflicting"), ("2026-02-28", "2026-02-10", "met"), ("2026-02-10", "2026-02-28", "not met")],
+    [
+        ("2026-02-28", "2026-02-25", "Conflicting"),
+        ("2026-02-28", "2026-02-10", "met"),
+        ("2026-02-10", "2026-02-28", "not met"),
+    ],
 )
 def test_a_value_against_its_exclusion(recorded, excluded, expected):
     snapshot = snap(fact("painTrend", "Stable", recorded), fact("painTrend", "Stable", excluded, absent=True))
@@ -457,14 +470,18 @@ def test_a_category_ruled_out_takes_what_is_below_it():
 
 
 def test_a_category_ruled_out_within_a_broader_one():
-    snapshot = snap(fact("primaryEtiology", "OsteoporoticEtiology"), fact("primaryEtiology", "PrimaryOsteoporosis", absent=True))
+    snapshot = snap(
+        fact("primaryEtiology", "OsteoporoticEtiology"), fact("primaryEtiology", "PrimaryOsteoporosis", absent=True)
+    )
     assert says(snapshot, "primaryEtiology", "OsteoporoticEtiology") == "met"
     assert says(snapshot, "primaryEtiology", "PrimaryOsteoporosis") == "not met"
     assert says(snapshot, "primaryEtiology", "SecondaryOsteoporosis") == "Imprecise"
 
 
 def test_a_category_against_the_exclusion_of_a_broader_one_conflicts():
-    snapshot = snap(fact("primaryEtiology", "MultipleMyeloma"), fact("primaryEtiology", "NeoplasticEtiology", absent=True))
+    snapshot = snap(
+        fact("primaryEtiology", "MultipleMyeloma"), fact("primaryEtiology", "NeoplasticEtiology", absent=True)
+    )
     assert says(snapshot, "primaryEtiology", "MalignantEtiology") == "Conflicting"
 
 
@@ -529,7 +546,9 @@ def test_the_order_of_facts_changes_nothing(knowledge):
             wanted = between(5) if f.kind == "quantity" else sorted(f.values)[:1]
             criterion = asked(f.name, [v.partition("#")[2] for v in wanted] if isinstance(wanted, list) else wanted)
             for subject in (PATIENT, lesion):
-                first, second = (Evaluator(s, lesion, has_procedure=True).evaluate(criterion, subject) for s in snapshots)
+                first, second = (
+                    Evaluator(s, lesion, has_procedure=True).evaluate(criterion, subject) for s in snapshots
+                )
                 assert first == second, (name, f.name, subject)
 
 
