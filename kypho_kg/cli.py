@@ -7,6 +7,7 @@ invalid, 5 engine failure.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import date
 from enum import StrEnum
@@ -99,7 +100,8 @@ def _console() -> Console:
     from rich.console import Console
 
     # Piped output is data for another program or a file: wide enough not to cut words.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False, soft_wrap=False)
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if known else 160, highlight=False, soft_wrap=False)
 
 
 def _day(text: str | None) -> date | None:

@@ -141,7 +141,7 @@ def _trend_of_series(c: Context, feature: Feature, subject: str) -> _Found:
         return (fact.time or today).until(c.as_of)
 
     series = sorted(c.rows.get((subject, feature.derived_from), ()), key=lambda f: (time(f).end, time(f).start))
-    if len(series) < 2 or any(not time(b).wholly_after(time(a)) for a, b in zip(series, series[1:], strict=False)):
+    if len(series) < 2 or any(not time(b).wholly_after(time(a)) for a, b in itertools.pairwise(series)):
         return None
     before, after = series[-2], series[-1]
     first, last = _exact(before), _exact(after)

@@ -36,8 +36,8 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
         for case in answer.cases:
             console.print(Text(case_title(k, answer, case), style="bold"))
             table = Table(show_lines=True, expand=True)
-            table.add_column("Source", ratio=3)
-            table.add_column("Verdict", ratio=3)
+            table.add_column("Source", ratio=3, overflow="fold")
+            table.add_column("Verdict", ratio=3, overflow="fold")
             table.add_column("Why", ratio=7)
             table.add_column("Still missing", ratio=5)
             for a in case.assessments:
@@ -154,11 +154,12 @@ def why_lines(k: Knowledge, a: Assessment) -> list[str]:
         against = [c for e in (ABSOLUTE, RELATIVE, EXCLUDES) for c in a.having(e)]
         ruled_out = "every contraindication ruled out" if against else "the source names no contraindication"
         return [f"met: {n}" for n in names] + ([ruled_out] if a.verdict == "Candidate" else [])
-    lines = [
-        f"{c.recommendation.clause} {c.recommendation.label}: {c.truth.words}"
-        + ("" if c.truth is Truth.UNKNOWN else f" [{'; '.join(leaves)}]")
-        for c, leaves in found
-    ]
+    lines = []
+    for clause, leaves in found:
+        # An open clause with many unknown leaves is told by what is missing.
+        shown = leaves if clause.truth is not Truth.UNKNOWN or len(leaves) <= 2 else []
+        detail = f" [{'; '.join(shown)}]" if shown else ""
+        lines.append(f"{clause.recommendation.clause} {clause.recommendation.label}: {clause.truth.words}{detail}")
     if a.verdict == "NotApplicable":
         met = (c.recommendation for c in a.having(ABSOLUTE, Truth.MET))
         lines += [f"although outside its scope, contraindication met: {r.clause} {r.label}" for r in met]

@@ -227,8 +227,9 @@ def test_any_compromise_of_the_canal(percent, expected):
 
 @pytest.mark.parametrize(
     ("level", "medicare", "commercial"),
-    [("C7", "not met", "met"), ("T1", "met", "met"), ("T4", "met", "met"), ("T5", "met", "not met"), ("L5", "met", "not met"),
-     ("S1", "not met", "met"), ({"T4", "T5"}, "met", "Imprecise"), ({"L5", "S1"}, "Imprecise", "Imprecise")],
+    [("C7", "not met", "met"), ("T1", "met", "met"), ("T4", "met", "met"), ("T5", "met", "not met"),
+     ("L5", "met", "not met"), ("S1", "not met", "met"), ({"T4", "T5"}, "met", "Imprecise"),
+     ({"L5", "S1"}, "Imprecise", "Imprecise")],
 )  # fmt: skip
 def test_levels_at_the_ends_of_the_ranges(level, medicare, commercial):
     of = changed(T4, fact("vertebralLevel", level))

@@ -252,8 +252,8 @@ def test_a_stated_trend_comes_before_a_derived_one():
 
 
 def test_what_is_derived_is_derived_alike_with_rules_and_without(knowledge):
-    facts = [fact("onsetDate", "2026-01-19"), fact("birthDate", "1950-03-02"), fact("MarrowEdemaOnMri", "present", "2026-02-10"),
-             fact("vertebralLevel", "T12")]  # fmt: skip
+    facts = [fact("onsetDate", "2026-01-19"), fact("birthDate", "1950-03-02"),
+             fact("MarrowEdemaOnMri", "present", "2026-02-10"), fact("vertebralLevel", "T12")]  # fmt: skip
     plain, ruled = snap(*facts, procedure=session()), inferred(*facts, procedure=session())
     names = [f for f in knowledge.features.values() if f.derived_by]
     assert {f.derived_by for f in names} >= {
