@@ -11,7 +11,7 @@ from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, reasons
 from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import Cause, Fact, Mood
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
 from kypho_kg.report import DISCLAIMER, level_names
 from kypho_kg.vocabulary import KYPHO
 
@@ -47,6 +47,8 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
                 why, missing = Text("\n".join(why_lines(k, a))), Text("\n".join(missing_lines(k, a)))
                 table.add_row(Text(source_words(a)), verdict, why, missing)
             console.print(table)
+            for line in unused_lines(k, case):
+                console.print(Text(line, style="dim"))
         if not answer.cases:
             console.print(f"Patient {answer.record.patient}: the record has no vertebral lesion, so there is no case.")
     if answers:
@@ -186,6 +188,24 @@ def missing_lines(k: Knowledge, a: Assessment, limit: int = 6) -> list[str]:
     if papers and a.verdict not in {"NotApplicable", "NotIndicated", "Contraindicated"}:
         lines.append("not shown in the file: " + ", ".join(p.partition("/")[2] for p in papers))
     return lines
+
+
+def unused_lines(k: Knowledge, case: CaseAnswer) -> list[str]:
+    """Recorded facts that did not count, with the reason; nothing recorded is silent."""
+    mine = {PATIENT, PROCEDURE, LESION + case.lesion.id}
+
+    def said(fact: Fact) -> str:
+        words = fact_words(k, fact)
+        return words if words.startswith(k.label(fact.feature)) else f"{k.label(fact.feature)}: {words}"
+
+    stale = [
+        f"{said(f)}, {f.time} (looks back {k.features[f.feature].lookback} days)"
+        for f in case.snapshot.stale
+        if f.subject in mine
+    ]
+    ignored = [f"{said(f)} ({why})" for f, why in case.snapshot.ignored if f.subject in mine]
+    lines = ["Too old to count: " + "; ".join(stale)] if stale else []
+    return lines + (["Not counted: " + "; ".join(ignored)] if ignored else [])
 
 
 def footer(answer: Answer) -> str:
