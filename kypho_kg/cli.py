@@ -101,7 +101,8 @@ def _console() -> Console:
 
     # Piped output is data for another program or a file: wide enough not to cut words.
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else 160, highlight=False, soft_wrap=False)
+    plain = False if os.environ.get("NO_COLOR") else None  # no escape codes at all, not even for bold
+    return Console(width=None if known else 160, force_terminal=plain, highlight=False, soft_wrap=False)
 
 
 def _day(text: str | None) -> date | None:
@@ -126,6 +127,8 @@ def _assess(
     from kypho_kg.candidacy import assess as run
 
     day = _day(as_of)
+    if state is not None and not (len(state) == 2 and state.isalpha() and state.isupper()):
+        raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
     records, problems = _records(files, with_)
     answers = []
     for record in records:
@@ -205,6 +208,8 @@ def explain(
             for a in answers
             for c in a.cases
         )
+        for problem in problems:
+            typer.echo(f"kypho-kg: {problem}", err=True)
         raise UsageError(f"no such lesion; the record has: {known or 'none'}")
     if format_ is Format.JSON:
         _print_json([report.case_json(a, c) for a, c in found])

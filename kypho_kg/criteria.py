@@ -79,10 +79,11 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class FeatureKinds:
-    """What the compiler must know of the features: kind and bearer by IRI."""
+    """What the compiler must know of the features, by IRI: kind, bearer, and the values of choices and categories."""
 
     kinds: Mapping[str, Op]
     bearers: Mapping[str, str]
+    values: Mapping[str, frozenset[str]]
 
 
 _LINKS = {KYPHO + "concernsPatient": PATIENT, KYPHO + "indexLesion": LESION, KYPHO + "forProcedure": PROCEDURE}
@@ -162,17 +163,28 @@ class Compiler:
             return Criterion(Op.NOT, (self._expression(inner, bearer),))
         if construct == OWL + "oneOf":
             self._fail("oneOf stands only behind a choice")
-        head = t.resource(node, construct)
-        assert head is not None
-        operands = [o for o in t.items(head) if isinstance(o, str) and o != CASE]
+        operands = self._members(node, construct)
+        if construct == OWL + "intersectionOf":
+            operands = [o for o in operands if o != CASE]
+        elif CASE in operands:
+            self._fail("a union with Case itself holds of every case")
         children = tuple(self._expression(o, bearer) for o in operands)
         if not children:
-            self._fail(f"empty {local(construct)}")
+            self._fail(f"{construct.removeprefix(OWL)} of nothing")
         if len(children) == 1:
             return children[0]
         if construct == OWL + "intersectionOf":
             return Criterion(Op.AND, children)
         return at_least_of(children) or Criterion(Op.OR, children)
+
+    def _members(self, node: str, construct: str) -> list[str]:
+        """The members of the list behind a construct, which are classes or individuals and never literals."""
+        head = self._triples.resource(node, construct)
+        members = self._triples.items(head) if head else ()
+        for member in members:
+            if isinstance(member, Literal):
+                self._fail(f"{construct.removeprefix(OWL)} holds the literal {member.text!r}")
+        return [m for m in members if isinstance(m, str)]
 
     def _constructs(self, node: str) -> str:
         return ", ".join(sorted(p.rsplit("#", 1)[-1] for p in self._triples.predicates(node) if p != TYPE)) or "nothing"
@@ -203,7 +215,7 @@ class Compiler:
             return Criterion(Op.CHOICE, term=prop, values=self._individuals(node, prop))
         filler = self._filler(node, some, prop)
         if kind is Op.CATEGORY:
-            return self._union(filler, lambda cls: Criterion(Op.CATEGORY, term=prop, values=frozenset({cls})))
+            return self._union(filler, lambda cls: self._category(prop, cls))
         return Criterion(Op.QUANTITY, term=prop, range=self._range(filler, prop))
 
     def _filler(self, node: str, construct: str, prop: str) -> str:
@@ -216,13 +228,18 @@ class Compiler:
     def _union(self, node: str, leaf: Callable[[str], Criterion]) -> Criterion:
         if not node.startswith("_:"):
             return leaf(node)
-        head = self._triples.resource(node, OWL + "unionOf")
-        if head is None:
-            self._fail(
-                "a finding or category is a named class or a union of named classes, not " + self._constructs(node)
-            )
-        assert head is not None
-        return Criterion(Op.OR, tuple(self._union(o, leaf) for o in self._triples.items(head) if isinstance(o, str)))
+        if self._triples.resource(node, OWL + "unionOf") is None:
+            given = self._constructs(node)
+            self._fail(f"a finding or category is a named class or a union of named classes, not {given}")
+        members = self._members(node, OWL + "unionOf")
+        if not members:
+            self._fail("unionOf of nothing")
+        return Criterion(Op.OR, tuple(self._union(m, leaf) for m in members))
+
+    def _category(self, prop: str, cls: str) -> Criterion:
+        if cls not in self._features.values[prop]:
+            self._fail(f"{local(cls)} is no value of the category {local(prop)}")
+        return Criterion(Op.CATEGORY, term=prop, values=frozenset({cls}))
 
     def _finding(self, node: str, bearer: str) -> Criterion:
         def leaf(cls: str) -> Criterion:
@@ -239,15 +256,19 @@ class Compiler:
     def _individuals(self, node: str, prop: str) -> frozenset[str]:
         value = self._triples.resource(node, OWL + "hasValue")
         if value is not None:
-            return frozenset({value})
-        filler = self._filler(node, OWL + "someValuesFrom", prop)
-        if not filler.startswith("_:"):
-            filler = self._triples.resource(filler, EQUIVALENT) or filler
-        head = self._triples.resource(filler, OWL + "oneOf")
-        if head is None:
-            self._fail(f"choice {local(prop)} needs a value, an enumeration or a class defined by one")
-        assert head is not None
-        return frozenset(o for o in self._triples.items(head) if isinstance(o, str))
+            named = frozenset({value})
+        else:
+            filler = self._filler(node, OWL + "someValuesFrom", prop)
+            if not filler.startswith("_:"):
+                filler = self._triples.resource(filler, EQUIVALENT) or filler
+            if self._triples.resource(filler, OWL + "oneOf") is None:
+                self._fail(f"choice {local(prop)} needs a value, an enumeration or a class defined by one")
+            named = frozenset(self._members(filler, OWL + "oneOf"))
+        strange = named - self._features.values[prop]
+        if strange or not named:
+            what = ", ".join(sorted(map(local, strange))) or "an empty enumeration"
+            self._fail(f"choice {local(prop)}: {what} is none of its values")
+        return named
 
     def _range(self, node: str, prop: str) -> Range:
         t = self._triples
@@ -265,8 +286,15 @@ class Compiler:
                     self._fail(f"quantity {local(prop)}: facet {name} must be a decimal bound")
                 assert isinstance(literal, Literal)
                 side, is_open = _FACETS[name]
+                if bounds[side] is not None:
+                    self._fail(f"quantity {local(prop)} has two {'upper' if side else 'lower'} limits")
                 bounds[side], open_[side] = Decimal(literal.text), is_open
-        return Range(_tidy(bounds[0]), _tidy(bounds[1]), open_[0], open_[1])
+        low, high = bounds
+        if low is None and high is None:
+            self._fail(f"quantity {local(prop)} has no limit")
+        if low is not None and high is not None and (low > high or (low == high and any(open_))):
+            self._fail(f"quantity {local(prop)}: no number lies between {low} and {high}")
+        return Range(_tidy(low), _tidy(high), open_[0], open_[1])
 
 
 def _tidy(value: Decimal | None) -> Decimal | None:

@@ -49,7 +49,7 @@ def read_records(
         if len(targets) != 1:
             known = ", ".join(r.patient for r in records) or "none"
             what = f"patient {over.patient!r} is not among those assessed" if over.patient else "names no patient"
-            raise InputError(Problem(path.name, what, f"the id of one of: {known}"))
+            raise InputError([*problems, Problem(path.name, what, f"the id of one of: {known}")])
         new = overlay(targets[0], over)
         reject_invalid(new, knowledge)
         records = [new if r is targets[0] else r for r in records]

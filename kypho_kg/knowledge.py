@@ -126,8 +126,11 @@ class Knowledge:
         self._disjoint = self._disjoint_sets()
         self.features: Mapping[str, Feature] = MappingProxyType(dict(self._read_features()))
         self.by_name: Mapping[str, Feature] = MappingProxyType({f.name: f for f in self.features.values()})
+        features = self.features.values()
         kinds = FeatureKinds(
-            {f.iri: f.kind for f in self.features.values() if f.kind}, {f.iri: f.bearer for f in self.features.values()}
+            {f.iri: f.kind for f in features if f.kind},
+            {f.iri: f.bearer for f in features},
+            {f.iri: f.values for f in features},
         )
         self._compiler = Compiler(triples, kinds)
 
@@ -169,8 +172,12 @@ class Knowledge:
         """A class and all its named superclasses."""
         known = self._ancestors.get(cls)
         if known is None:
-            known = frozenset({cls}).union(*(self.ancestors(p) for p in self._parents.get(cls, ())))
-            self._ancestors[cls] = known
+            found, todo = {cls}, [cls]
+            while todo:  # a circle must not run for ever: the axiom profile is checked later
+                new = set(self._parents.get(todo.pop(), ())) - found
+                found |= new
+                todo.extend(new)
+            known = self._ancestors[cls] = frozenset(found)
         return known
 
     def subsumes(self, upper: str, lower: str) -> bool:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
+
 from kypho_kg.candidacy import Assessment, assess
 from kypho_kg.criteria import Criterion, Op
+from kypho_kg.errors import KnowledgeBaseError
 from kypho_kg.evaluation import Evaluator, Proof
 from kypho_kg.inference import infer
 from kypho_kg.intake import read_patient_file
-from kypho_kg.knowledge import Feature
-from kypho_kg.loading import load_knowledge
+from kypho_kg.knowledge import Feature, Knowledge
+from kypho_kg.loading import load_knowledge, read_knowledge
 from kypho_kg.record import (
     LESION,
     PATIENT,
@@ -199,3 +203,54 @@ def verdict(of: Record, guideline: str, lesion: str = "a", **more: object) -> As
     """The assessment of a lesion by one guideline."""
     answer = assess(of, guidelines=[guideline], validate=False, **more)
     return next(c.assessments[0] for c in answer.cases if c.lesion.id == lesion)
+
+
+# -- ontologies
+
+PREFIXES = """
+PREFIX dcterms: <http://purl.org/dc/terms/>
+PREFIX kypho: <https://w3id.org/kypho#>
+PREFIX obo: <http://purl.obolibrary.org/obo/>
+PREFIX owl: <http://www.w3.org/2002/07/owl#>
+PREFIX rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#>
+PREFIX rdfs: <http://www.w3.org/2000/01/rdf-schema#>
+PREFIX seed-research: <https://w3id.org/kypho/guidelines/seed-research/>
+PREFIX skos: <http://www.w3.org/2004/02/skos/core#>
+PREFIX xsd: <http://www.w3.org/2001/XMLSchema#>
+"""
+
+
+def ontology_with(folder: Path, turtle: str = "", file: str = "modules/assumption.ttl") -> Path:
+    """A copy of the ontology with some triples more; returns its root."""
+    root = folder / "ontology"
+    shutil.copytree(ROOT / "ontology", root)
+    with (root / file).open("a", encoding="utf-8") as out:
+        out.write(PREFIXES + turtle)
+    return root
+
+
+def knowledge_with(folder: Path, turtle: str = "", file: str = "modules/assumption.ttl") -> Knowledge:
+    """The knowledge base with some triples more."""
+    return read_knowledge(ontology_with(folder, turtle, file))
+
+
+def refusals(folder: Path, turtle: str = "", file: str = "modules/assumption.ttl") -> str:
+    """Why the ontology with these triples is refused, all of it."""
+    with pytest.raises(KnowledgeBaseError) as refused:
+        knowledge_with(folder, turtle, file)
+    return "\n".join(refused.value.violations)
+
+
+TEST_CLAUSE = """
+seed-research:guideline kypho:hasRecommendation seed-research:TEST .
+seed-research:TEST a owl:NamedIndividual , kypho:Recommendation ;
+    skos:notation "seed-research/TEST" ; kypho:orderNumber 99 ; kypho:effect kypho:Advises ;
+    kypho:condition seed-research:TestCondition ; kypho:mark kypho:ReadAtSource ;
+    dcterms:bibliographicCitation "a test" .
+seed-research:TestCondition a owl:Class .
+"""
+
+
+def defined_as(expression: str) -> str:
+    """A clause ``seed-research/TEST`` whose condition is the class expression."""
+    return f"{TEST_CLAUSE} seed-research:TestCondition owl:equivalentClass {expression} ."

@@ -59,6 +59,13 @@ class Problems:
             return []
         return node.value
 
+    def text(self, node: Node, name: str) -> str:
+        """A text; reports a map, a list or nothing."""
+        if isinstance(node.value, str):
+            return node.value
+        self.add(node, f"{name} is {node.shown}", "a text")
+        return ""
+
     def time(self, node: Node | None) -> TimeSpan | None:
         """A date or time; reports what is none."""
         if node is None:
@@ -145,14 +152,17 @@ class FactReader:
             cause = self._member(entries["unknown"], Cause, _CAUSES)
             return [replace(fact, polarity=Polarity.INDETERMINATE, cause=cause)] if cause else []
         if "words" in entries:
-            words = str(entries["words"].value)
+            words = self.problems.text(entries["words"], "words")
             return [replace(fact, polarity=Polarity.INDETERMINATE, cause=Cause.IN_WORDS_ONLY, words=words)]
         if "absent" in entries:
             value = self._named(entries["absent"], feature)
             ruled: Value = frozenset({value}) if value and feature.kind is Op.CHOICE else value
             return [replace(fact, polarity=Polarity.ABSENT, value=ruled)] if value else []
         if "one_of" in entries:
-            values = [self._named(n, feature) for n in self.problems.sequence(entries["one_of"])]
+            items = self.problems.sequence(entries["one_of"])
+            if not items and entries["one_of"].value == []:
+                self.problems.add(entries["one_of"], f"{feature.name} is one of nothing", "at least one value")
+            values = [self._named(n, feature) for n in items]
             return [replace(fact, value=frozenset(v for v in values if v))] if values and all(values) else []
         if set(given) <= bounds:
             return self._bounded(node, entries, feature, fact)
@@ -161,8 +171,8 @@ class FactReader:
     def _described(self, node: Node, entries: Mapping[str, Node], fact: Fact) -> Fact:
         """Time, mood, verification, unit, reason and source of a fact."""
         said = self.problems.mapping(entries.get("source"), ("document", "date", "author", "quote")) or {}
-        text = {k: str(n.value) for k, n in said.items() if isinstance(n.value, str)}
-        if "date" in said:
+        text = {k: self.problems.text(n, k) for k, n in said.items()}
+        if text.get("date"):
             self.problems.time(said["date"])
         text.setdefault("author", self.author)
         mood = self._member(entries["mood"], Mood) if "mood" in entries else None
@@ -172,8 +182,8 @@ class FactReader:
             time=self.problems.time(entries.get("time")),
             mood=mood or fact.mood,
             status=status or fact.status,
-            reason=str(entries["reason"].value) if "reason" in entries else fact.reason,
-            unit=str(entries["unit"].value) if "unit" in entries else fact.unit,
+            reason=self.problems.text(entries["reason"], "reason") if "reason" in entries else fact.reason,
+            unit=self.problems.text(entries["unit"], "unit") if "unit" in entries else fact.unit,
             source=Source(f"{node.file}:{node.line}", **text),
         )
 
@@ -209,6 +219,9 @@ class FactReader:
         low, high = numbers.get("min", numbers.get("above")), numbers.get("max", numbers.get("below"))
         if low is not None and high is not None and low > high:
             self.problems.add(node, f"{feature.name} ranges from {low} to {high}", "the smaller number first")
+            return []
+        if low is not None and low == high and {"above", "below"} & set(numbers):
+            self.problems.add(node, f"{feature.name} ranges from {low} to {high} without that number", "min and max")
             return []
         return self._scaled(node, feature, fact, Range(low, high, "above" in numbers, "below" in numbers))
 

@@ -67,7 +67,7 @@ class _Reader:
         facts: list[Fact] = []
         person = self.problems.mapping(top.get("patient"), ("id", *_PATIENT)) or {}
         identity = self._text(person, "id")
-        if not identity and not self.overlay:
+        if not identity and not self.overlay and not self.problems.found:
             self.problems.add(top.get("patient") or root, "the patient has no id", "patient: {id: ...}")
         for key, name in _PATIENT.items():
             if key in person:
@@ -76,7 +76,13 @@ class _Reader:
             facts += reader.block(top["facts"], PATIENT, (PATIENT_CLASS, LESION_CLASS))
         lesions = self._lesions(top.get("lesions"), reader, facts)
         procedure = self._procedure(top.get("procedure"), reader, facts, lesions)
+        constructed, citation = self._yes(top.get("constructed")), self._text(top, "citation")
+        notes = [self.problems.text(n, "a note") for n in self.problems.sequence(top.get("notes"))]
+        if url := self._text(top, "url"):
+            citation = f"{citation} {url}".strip()
         as_of = self._as_of(top.get("as_of"))
+        if self.overlay and "as_of" in top:
+            self.problems.add(top["as_of"], "as_of in a file for --with", "--as-of")
         self._check_birth(person.get("birth_date"), as_of)
         if self.problems.found:
             raise InputError(self.problems.found)
@@ -87,10 +93,15 @@ class _Reader:
             procedure=procedure,
             as_of=as_of,
             files=(self.path.name,),
-            constructed=self._text(top, "constructed") == "true",
-            citation=self._text(top, "citation"),
-            notes=tuple(str(n.value) for n in self.problems.sequence(top.get("notes"))),
+            constructed=constructed,
+            citation=citation,
+            notes=tuple(notes),
         )
+
+    def _yes(self, node: Node | None) -> bool:
+        if node is not None and node.value not in ("true", "false"):
+            self.problems.add(node, f"constructed is {node.shown}", "true or false")
+        return node is not None and node.value == "true"
 
     def _text(self, entries: Mapping[str, Node], key: str) -> str:
         node = entries.get(key)
@@ -125,7 +136,10 @@ class _Reader:
             entries = self.problems.mapping(item, ("id", "level", "facts"))
             if entries is None:
                 continue
+            before = len(self.problems.found)
             id_ = self._text(entries, "id")
+            if len(self.problems.found) > before:
+                continue
             if not id_:
                 self.problems.add(item, "a lesion without id", "id: a short name, unique in the file")
                 continue
@@ -144,6 +158,8 @@ class _Reader:
         feature = self.k.by_name["vertebralLevel"]
         names = [n for n in node.value if isinstance(n, Node)] if isinstance(node.value, list) else [node]
         chosen: set[str] = set()
+        if not names:
+            self.problems.add(node, "level is a list without a level", "one level, a list of which one holds, or a region")
         regions = {local(r): r for r in self.k.triples.subjects(_TYPE, KYPHO + "SpinalRegion")}
         for item in names:
             text = str(item.value)

@@ -6,6 +6,7 @@ that ``no`` is a word and ``1.10`` keeps its digits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -47,7 +48,7 @@ class Node:
 
     def number(self) -> Decimal | None:
         """The scalar as a finite decimal number, or ``None``."""
-        if not isinstance(self.value, str) or self.quoted:
+        if not isinstance(self.value, str) or self.quoted or not _NUMBER.fullmatch(self.value):
             return None
         try:
             number = Decimal(self.value)
@@ -69,10 +70,13 @@ def read_tree(path: Path) -> Node:
     """
     file = path.name
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(Problem(file, f"the file has {size:,} bytes", f"at most {MAX_BYTES:,}"))
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as stream:  # a device or a pipe has no size, so the limit is on what is read
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            size = path.stat().st_size
+            what = f"the file has {size:,} bytes" if size > MAX_BYTES else "the input has no end"
+            raise InputError(Problem(file, what, f"at most {MAX_BYTES:,} bytes"))
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         what = f"byte {error.start} is no UTF-8; the file is binary or in another encoding"
         raise InputError(Problem(file, what, "YAML or JSON in UTF-8")) from None
@@ -97,6 +101,7 @@ def parse_tree(text: str, file: str) -> Node:
         raise InputError(Problem(file, f"not valid YAML: {' '.join(str(error).split())}")) from None
 
 
+_NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?", re.ASCII)  # as in the core schema of YAML 1.2
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 
 
