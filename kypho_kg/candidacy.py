@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -73,11 +73,13 @@ class Assessment:
     conclusion: Conclusion
     clauses: tuple[ClauseResult, ...]
     readings: dict[str, Conclusion]
-    """Verdicts by the alternative readings of the guideline."""
+    """Verdicts by the other readings of the guideline; ``""`` is the reading without any alternative clause."""
     in_force: bool | None
     """Whether the policy applies by service date, state and payer; ``None`` where one of them is not known."""
     bridges: tuple[str, ...]
     assumed: Assumed | None = None
+    reading: str = ""
+    """The alternative reading that was chosen for the verdict, empty for none."""
 
     @property
     def verdict(self) -> str:
@@ -89,7 +91,9 @@ class Assessment:
         return tuple(
             c
             for c in self.clauses
-            if c.recommendation.effect == effect and not c.recommendation.reading and (not truths or c.truth in truths)
+            if c.recommendation.effect == effect
+            and c.recommendation.reading in {"", self.reading}
+            and (not truths or c.truth in truths)
         )
 
     @property
@@ -128,6 +132,7 @@ def assess(
     knowledge: Knowledge | None = None,
     guidelines: Sequence[str] | None = None,
     assume: Sequence[str] = (),
+    readings: Sequence[str] = (),
     bridges: bool = True,
     state: str | None = None,
     payer: str | None = None,
@@ -139,6 +144,7 @@ def assess(
     :param guidelines: ids; by default all that rest on no unverified clause, and with ``state`` or ``payer`` only the
         coverage policies in force.
     :param assume: names of assumption policies; their verdict stands beside the strict one.
+    :param readings: names of alternative readings that the verdicts of their guidelines follow.
     :param bridges: whether one feature may count as another by a named bridge.
     :param state: postal code of the state of service; overrides that of the record.
     :param payer: local name of a payer; overrides that of the record.
@@ -159,8 +165,18 @@ def assess(
     active = tuple(k.bridges.values()) if bridges else ()
     snapshot = infer(record, k, day, bridges=active)
     assumed = infer(record, k, day, bridges=active, policies=policies) if policies else None
-    cases = tuple(_case(record, lesion, snapshot, assumed, policies, chosen, place) for lesion in record.lesions)
+    read_as = _readings(k, readings)
+    cases = tuple(_case(record, x, snapshot, assumed, policies, chosen, place, read_as) for x in record.lesions)
     return Answer(record, k, day, tuple(p.name for p in policies) or ("strict",), bridges, cases)
+
+
+def _readings(k: Knowledge, names: Sequence[str]) -> dict[str, str]:
+    """The chosen reading of each guideline that has it."""
+    known = {r for g in k.guidelines.values() for r in g.readings}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown reading {name!r}; known: {', '.join(sorted(known))}")
+    return {g.id: name for g in k.guidelines.values() for name in names if name in g.readings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +240,7 @@ def _case(
     policies: Sequence[Policy],
     guidelines: Sequence[Guideline],
     place: _Place,
+    read_as: Mapping[str, str],
 ) -> CaseAnswer:
     procedure = record.procedure
     in_session = procedure is not None and (procedure.lesions is None or lesion.id in procedure.lesions)
@@ -232,24 +249,27 @@ def _case(
     beside = Evaluator(assumed, subject, in_session) if assumed else None
     clauses = {g.id: _clauses(g, strict) for g in guidelines}
     other = {g.id: _clauses(g, beside) for g in guidelines} if beside else {}
-    conclusions = conclude(_variants(guidelines, clauses, other))
+    conclusions = conclude(_variants(guidelines, clauses, other, read_as))
     names = tuple(p.name for p in policies)
     assessments = []
+    bridge_names = {b.iri: b.name for b in snapshot.knowledge.bridges.values()}
     for g in guidelines:
         beside_it = None
         if assumed is not None:
             used = _used(other[g.id], {f.rule for f in assumptions_of(assumed)})
             beside_it = Assumed(names, conclusions[g.id, "assumed"], used, other[g.id])
-        bridge_names = {b.iri: b.name for b in snapshot.knowledge.bridges.values()}
+        reading = read_as.get(g.id, "")
+        by_reading = {r: conclusions[g.id, "reading:" + r] for r in ("", *g.readings)}
         assessments.append(
             Assessment(
                 g,
-                conclusions[g.id, ""],
+                by_reading.pop(reading),
                 clauses[g.id],
-                {r: conclusions[g.id, "reading:" + r] for r in g.readings},
+                by_reading if g.readings else {},
                 place.in_force(g),
                 tuple(sorted({bridge_names[f.rule] for f in _used(clauses[g.id], bridge_names)})),
                 beside_it,
+                reading,
             )
         )
     return CaseAnswer(record, lesion, in_session, snapshot, tuple(assessments))
@@ -280,24 +300,27 @@ def _used(clauses: Iterable[ClauseResult], rules: Iterable[str]) -> tuple[Fact, 
 # -- verdicts
 
 Variant = tuple[str, str]
-"""Id of a guideline, and ``""``, ``assumed`` or ``reading:NAME``."""
+"""Id of a guideline, and ``assumed`` or ``reading:NAME``; the name is empty for the guideline without alternatives."""
 
 
 def _variants(
     guidelines: Sequence[Guideline],
-    clauses: dict[str, tuple[ClauseResult, ...]],
-    assumed: dict[str, tuple[ClauseResult, ...]],
+    clauses: Mapping[str, tuple[ClauseResult, ...]],
+    assumed: Mapping[str, tuple[ClauseResult, ...]],
+    read_as: Mapping[str, str],
 ) -> dict[Variant, list[tuple[Recommendation, Truth]]]:
     """The truths that each verdict reads: a reading adds the clauses that belong to it alone."""
     variants: dict[Variant, list[tuple[Recommendation, Truth]]] = {}
+
+    def add(guideline: Guideline, name: str, rows: tuple[ClauseResult, ...], reading: str) -> None:
+        kept = (c for c in rows if c.recommendation.reading in {"", reading})
+        variants[guideline.id, name] = [(c.recommendation, c.truth) for c in kept]
+
     for g in guidelines:
-        for variant, rows in (("", clauses[g.id]), ("assumed", assumed.get(g.id, ()))):
-            if rows:
-                variants[g.id, variant] = [(c.recommendation, c.truth) for c in rows if not c.recommendation.reading]
-        for reading in g.readings:
-            variants[g.id, "reading:" + reading] = [
-                (c.recommendation, c.truth) for c in clauses[g.id] if c.recommendation.reading in {"", reading}
-            ]
+        for reading in ("", *g.readings):
+            add(g, "reading:" + reading, clauses[g.id], reading)
+        if g.id in assumed:
+            add(g, "assumed", assumed[g.id], read_as.get(g.id, ""))
     return variants
 
 
@@ -316,7 +339,7 @@ def verdict_graph(variants: dict[Variant, list[tuple[Recommendation, Truth]]]) -
 
 
 def _assessment_iri(guideline: str, variant: str) -> str:
-    return f"urn:kypho:assessment/{guideline}/{variant or 'strict'}"
+    return f"urn:kypho:assessment/{guideline}/{variant}"
 
 
 def conclude(variants: dict[Variant, list[tuple[Recommendation, Truth]]]) -> dict[Variant, Conclusion]:

@@ -12,7 +12,7 @@ import sys
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,6 +54,9 @@ With = Annotated[
 ]
 GuidelineIds = Annotated[list[str] | None, typer.Option("--guideline", "-g", help="Only this guideline; repeatable.")]
 Assume = Annotated[list[str] | None, typer.Option("--assume", help="Assumption policy; its verdict stands beside.")]
+ReadingOpt = Annotated[
+    list[str] | None, typer.Option("--reading", help="Alternative reading that the verdict follows; repeatable.")
+]
 NoBridge = Annotated[bool, typer.Option("--no-bridge", help="Let no feature count as another.")]
 StateOpt = Annotated[str | None, typer.Option("--state", help="State of service: picks the policies in force.")]
 PayerOpt = Annotated[str | None, typer.Option("--payer", help="Payer: picks the policies in force.")]
@@ -121,9 +124,8 @@ def _records(files: list[Path], with_: list[Path] | None) -> tuple[list[Record],
 
 
 def _assess(
-    files: list[Path], as_of: str | None, with_: list[Path] | None, guideline: list[str] | None,
-    assume: list[str] | None, no_bridge: bool, state: str | None, payer: str | None,
-) -> tuple[list[Answer], list[Problem]]:  # fmt: skip
+    files: list[Path], as_of: str | None, with_: list[Path] | None, state: str | None = None, **options: Any
+) -> tuple[list[Answer], list[Problem]]:
     from kypho_kg.candidacy import assess as run
 
     day = _day(as_of)
@@ -134,12 +136,7 @@ def _assess(
     for record in records:
         if day and record.as_of and day != record.as_of:
             typer.echo(f"{record.patient}: as of {day}, not {record.as_of} as the file says", err=True)
-        answers.append(
-            run(
-                record, as_of=day, knowledge=_knowledge(), guidelines=guideline, assume=assume or (),
-                bridges=not no_bridge, state=state, payer=payer, validate=False,
-            )
-        )  # fmt: skip
+        answers.append(run(record, as_of=day, knowledge=_knowledge(), state=state, validate=False, **options))
     return answers, problems
 
 
@@ -161,6 +158,7 @@ def assess(
     with_: With = None,
     guideline: GuidelineIds = None,
     assume: Assume = None,
+    reading: ReadingOpt = None,
     no_bridge: NoBridge = False,
     state: StateOpt = None,
     payer: PayerOpt = None,
@@ -169,7 +167,17 @@ def assess(
     """Say what every guideline says of each lesion of a patient."""
     from kypho_kg import report, terminal
 
-    answers, problems = _assess(files, as_of, with_, guideline, assume, no_bridge, state, payer)
+    answers, problems = _assess(
+        files,
+        as_of,
+        with_,
+        state,
+        guidelines=guideline,
+        assume=assume or (),
+        readings=reading or (),
+        bridges=not no_bridge,
+        payer=payer,
+    )
     if format_ is Format.JSON:
         _print_json(report.answers_json(answers, problems, f"kypho-kg {__version__}"))
     elif sum(len(a.cases) for a in answers) > 4:
@@ -188,13 +196,22 @@ def explain(
     as_of: AsOf = None,
     with_: With = None,
     assume: Assume = None,
+    reading: ReadingOpt = None,
     no_bridge: NoBridge = False,
     format_: FormatOpt = Format.TABLE,
 ) -> None:
     """Show the full proof of one guideline: every clause down to the facts, and what is missing."""
     from kypho_kg import report, terminal
 
-    answers, problems = _assess(file, as_of, with_, [guideline], assume, no_bridge, None, None)
+    answers, problems = _assess(
+        file,
+        as_of,
+        with_,
+        guidelines=[guideline],
+        assume=assume or (),
+        readings=reading or (),
+        bridges=not no_bridge,
+    )
     found = [
         (a, c)
         for a in answers

@@ -165,7 +165,10 @@ def needs(k: Knowledge, assessment: Assessment) -> tuple[Need, ...]:
         return ()
     found: dict[tuple[str, str], tuple[list[Cause], list[str]]] = {}
     for clause in assessment.clauses:
-        if clause.recommendation.effect not in DECIDING or clause.recommendation.reading:
+        if clause.recommendation.effect not in DECIDING or clause.recommendation.reading not in {
+            "",
+            assessment.reading,
+        }:
             continue
         for leaf in clause.proof.unknown_leaves():
             if leaf.gap is None or leaf.gap.cause is Cause.LEFT_OPEN:

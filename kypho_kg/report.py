@@ -107,8 +107,13 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
         "wording": a.guideline.wording.get(a.verdict, a.verdict),
         "reachable": list(a.conclusion.reachable),
         "categories": list(a.categories),
+        "reading": a.reading or None,
         "readings": {
-            name: {"label": a.guideline.readings[name], "verdict": c.verdict, "reachable": list(c.reachable)}
+            name or "main": {
+                "label": a.guideline.readings.get(name, "no alternative clause"),
+                "verdict": c.verdict,
+                "reachable": list(c.reachable),
+            }
             for name, c in a.readings.items()
         },
         "cautions": {"met": list(met), "unknown": list(unknown)},

@@ -139,7 +139,10 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     if a.verdict == "Undetermined" and not any(v.startswith("Candidate") for v in a.conclusion.reachable):
         lines.append(("no candidate either way", ""))
     lines += [(f"rated: {c}", "") for c in a.categories]
-    lines += [(f"reading '{n}': {say(c.verdict)}", "") for n, c in a.readings.items() if c.verdict != a.verdict]
+    if a.reading:
+        lines.append((f"in the reading '{a.reading}'", ""))
+    others = ((n or "main", c) for n, c in a.readings.items() if c.verdict != a.verdict)
+    lines += [(f"reading '{n}': {say(c.verdict)}", "") for n, c in others]
     if a.assumed:
         verdict = a.assumed.conclusion.verdict
         lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", _STYLES.get(verdict, "")))

@@ -101,7 +101,7 @@ def test_rdflib_says_the_same(variants):
     expected = conclude(some)
     result = rdflib_graph(verdict_graph(some)).query(derive_query("verdict")).graph
     for (id_, variant), conclusion in expected.items():
-        node = rdflib.URIRef(f"urn:kypho:assessment/{id_}/strict")
+        node = rdflib.URIRef(f"urn:kypho:assessment/{id_}/{variant}")
         assert [local(str(o)) for o in result.objects(node, rdflib.URIRef(KYPHO + "verdict"))] == [conclusion.verdict]
         ends = {local(str(o)) for o in result.objects(node, rdflib.URIRef(KYPHO + "reachable"))}
         assert ends == set(conclusion.reachable), variant

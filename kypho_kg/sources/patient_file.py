@@ -159,7 +159,9 @@ class _Reader:
         names = [n for n in node.value if isinstance(n, Node)] if isinstance(node.value, list) else [node]
         chosen: set[str] = set()
         if not names:
-            self.problems.add(node, "level is a list without a level", "one level, a list of which one holds, or a region")
+            self.problems.add(
+                node, "level is a list without a level", "one level, a list of which one holds, or a region"
+            )
         regions = {local(r): r for r in self.k.triples.subjects(_TYPE, KYPHO + "SpinalRegion")}
         for item in names:
             text = str(item.value)
