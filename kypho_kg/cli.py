@@ -71,7 +71,8 @@ def main() -> None:
     try:
         app()
     except KyphoKGError as error:
-        typer.echo(f"kypho-kg: {error}", err=True)
+        for line in str(error).splitlines():
+            typer.echo(f"kypho-kg: {line}", err=True)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
         raise SystemExit(0) from None
@@ -136,13 +137,21 @@ def _assess(
     for record in records:
         if day and record.as_of and day != record.as_of:
             typer.echo(f"{record.patient}: as of {day}, not {record.as_of} as the file says", err=True)
-        answers.append(run(record, as_of=day, knowledge=_knowledge(), state=state, validate=False, **options))
+        try:
+            answers.append(run(record, as_of=day, knowledge=_knowledge(), state=state, validate=False, **options))
+        except KyphoKGError:
+            _say(problems)
+            raise
     return answers, problems
 
 
-def _report(problems: list[Problem]) -> None:
+def _say(problems: list[Problem]) -> None:
     for problem in problems:
         typer.echo(f"kypho-kg: {problem}", err=True)
+
+
+def _report(problems: list[Problem]) -> None:
+    _say(problems)
     if problems:
         raise typer.Exit(3)
 
@@ -225,8 +234,7 @@ def explain(
             for a in answers
             for c in a.cases
         )
-        for problem in problems:
-            typer.echo(f"kypho-kg: {problem}", err=True)
+        _say(problems)
         raise UsageError(f"no such lesion; the record has: {known or 'none'}")
     if format_ is Format.JSON:
         _print_json([report.case_json(a, c) for a, c in found])
@@ -241,7 +249,9 @@ def validate(files: Files) -> None:
     """Check patient files against their format and the SHACL shapes."""
     records, problems = _records(files, None)
     for record in records:
-        typer.echo(f"{', '.join(record.files)}: conforms ({len(record.facts)} facts, {len(record.lesions)} lesions)")
+        counts = ((len(record.facts), "fact"), (len(record.lesions), "lesion"))
+        said = ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in counts)
+        typer.echo(f"{', '.join(record.files)}: conforms ({said})")
     _report(problems)
 
 

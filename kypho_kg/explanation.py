@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kypho_kg.candidacy import Assessment, ClauseResult
+from kypho_kg.candidacy import UNDETERMINED, Assessment, ClauseResult
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.guidelines import ABSOLUTE, DECIDING, EXCLUDES, INDICATES, RELATIVE, REQUIRES, SCOPE
@@ -104,6 +104,12 @@ def leaf_words(k: Knowledge, leaf: Proof) -> str:
 # -- reasons
 
 
+def no_candidate_either_way(assessment: Assessment) -> bool:
+    """Whether an open verdict can no longer become any kind of candidate."""
+    ends = assessment.conclusion.reachable
+    return assessment.verdict == UNDETERMINED and not any(v.startswith("Candidate") for v in ends)
+
+
 def decisive_clauses(assessment: Assessment) -> tuple[ClauseResult, ...]:
     """The clauses that make the verdict what it is."""
     having = assessment.having
@@ -116,7 +122,10 @@ def decisive_clauses(assessment: Assessment) -> tuple[ClauseResult, ...]:
         indications = having(INDICATES)
         none_met = indications if all(c.truth is Truth.NOT_MET for c in indications) else ()
         return (*having(EXCLUDES, Truth.MET), *having(REQUIRES, Truth.NOT_MET), *none_met)
-    if verdict == "Undetermined":
+    if verdict == UNDETERMINED:
+        against = (*having(ABSOLUTE, Truth.MET), *having(EXCLUDES, Truth.MET), *having(REQUIRES, Truth.NOT_MET))
+        if no_candidate_either_way(assessment) and against:
+            return (*against, *having(SCOPE, Truth.UNKNOWN))
         open_ = tuple(c for e in DECIDING if e not in {RELATIVE, INDICATES} for c in having(e, Truth.UNKNOWN))
         indicated = having(INDICATES, Truth.MET)
         return (*open_, *(() if indicated else having(INDICATES, Truth.UNKNOWN)))
@@ -164,7 +173,8 @@ def needs(k: Knowledge, assessment: Assessment) -> tuple[Need, ...]:
     if len(assessment.conclusion.reachable) < 2:
         return ()
     found: dict[tuple[str, str], tuple[list[Cause], list[str]]] = {}
-    for clause in assessment.clauses:
+    scope = assessment.having(SCOPE, Truth.UNKNOWN)
+    for clause in scope if scope and no_candidate_either_way(assessment) else assessment.clauses:
         if clause.recommendation.effect not in DECIDING or clause.recommendation.reading not in {
             "",
             assessment.reading,

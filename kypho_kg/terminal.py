@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
-from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, reasons
+from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_candidate_either_way, reasons
 from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
@@ -72,7 +72,7 @@ def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
         for case in answer.cases:
             by_id = {a.guideline.id: a for a in case.assessments}
             cells = [
-                Text(_short(by_id[g].verdict), _STYLES.get(by_id[g].verdict, "dim")) if g in by_id else Text("")
+                Text(_short(by_id[g]), _STYLES.get(by_id[g].verdict, "dim")) if g in by_id else Text("")
                 for g in guidelines
             ]
             level = level_names(answer.knowledge, case)
@@ -82,17 +82,20 @@ def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
     console.print(Text(footer(answers[0]) if answers else DISCLAIMER, style="dim"))
     legend = (
         "yes = candidate · yes! = with caution · yes? = cautions still to be screened · no = not indicated · "
-        "CONTRA = contraindicated · open = cannot say yet · n/a = does not apply. "
+        "CONTRA = contraindicated · open = cannot say yet · open/no = cannot say which, but no candidate either way · "
+        "n/a = does not apply. "
         "Name one file to see why and what is missing."
     )
     console.print(Text(legend, style="dim"))
 
 
-def _short(verdict: str) -> str:
+def _short(a: Assessment) -> str:
+    if no_candidate_either_way(a):
+        return "open/no"
     return {
         "Candidate": "yes", "CandidateWithCaution": "yes!", "CandidateScreeningOpen": "yes?", "NotIndicated": "no",
         "Contraindicated": "CONTRA", "Undetermined": "open", "NotApplicable": "n/a", "Rated": "rated", "NoVerdict": "-",
-    }[verdict]  # fmt: skip
+    }[a.verdict]  # fmt: skip
 
 
 def _levels(names: list[str]) -> str:
@@ -122,7 +125,7 @@ def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
 
 def source_words(a: Assessment) -> str:
     """The source, its kind, and whether it is in force."""
-    force = {True: "", False: "\nnot in force here", None: "\nin force: not known"}[a.in_force]
+    force = {True: "", False: "\nnot in force for this case", None: "\nin force: not known"}[a.in_force]
     return f"{a.guideline.id}\n{a.guideline.plain}{force}"
 
 
@@ -136,7 +139,7 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     lines = [(say(a.verdict).upper(), _STYLES.get(a.verdict, ""))]
     if len(a.conclusion.reachable) > 1:
         lines.append(("can become: " + "; ".join(map(say, a.conclusion.reachable)), "dim"))
-    if a.verdict == "Undetermined" and not any(v.startswith("Candidate") for v in a.conclusion.reachable):
+    if no_candidate_either_way(a):
         lines.append(("no candidate either way", ""))
     lines += [(f"rated: {c}", "") for c in a.categories]
     if a.reading:

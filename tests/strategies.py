@@ -36,14 +36,14 @@ def by_random(seed: int) -> Pick:
 
 
 @st.composite
-def records(draw: Callable[..., Any], knowledge: Knowledge, names: Sequence[str] = ()) -> Record:
-    """Records aimed at one of the named classes, or at any."""
-    return draw_record(lambda items: draw(st.sampled_from(items)), knowledge, names)
+def records(draw: Callable[..., Any], knowledge: Knowledge, aims: Sequence[Criterion] = ()) -> Record:
+    """Records aimed at one of the criteria, or at any class by which a guideline judges."""
+    return draw_record(lambda items: draw(st.sampled_from(items)), knowledge, aims)
 
 
-def draw_record(pick: Pick, knowledge: Knowledge, names: Sequence[str] = ()) -> Record:
-    """A record aimed at one of the named classes, or at any."""
-    return _Maker(pick, knowledge).record(pick(names or sorted(trees(knowledge))))
+def draw_record(pick: Pick, knowledge: Knowledge, aims: Sequence[Criterion] = ()) -> Record:
+    """A record aimed at one of the criteria, or at any class by which a guideline judges."""
+    return _Maker(pick, knowledge).record(pick(aims or list(trees(knowledge).values())))
 
 
 @dataclass
@@ -51,12 +51,13 @@ class _Maker:
     pick: Pick
     k: Knowledge
     facts: dict[tuple[str, str], list[Fact]] = field(default_factory=dict)
+    excluding: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def record(self, name: str) -> Record:
-        tree = trees(self.k)[name]
+    def record(self, tree: Criterion) -> Record:
         self.meet(tree, self.pick((True, True, False)), "")
         for key in list(self.facts):
-            self.spoil(key, 2 if key[1] in both_ways(tree) else 6)
+            tied = key[1] in both_ways(tree)
+            self.spoil(key, 2 if tied else 6, ("blur", "blur", "drop", "unclear") if tied else ("drop", "blur"))
         lesions = self.pick((("a",), ("a",), ("a", "b")))
         procedure = self.pick((Procedure(("a",)), Procedure(("a",)), Procedure(None), Procedure(("b",)), None))
         subjects = (PATIENT, INDEX, PROCEDURE, OTHER)[: 3 + len(lesions) - 1]
@@ -118,31 +119,43 @@ class _Maker:
             self.state(subject, f.iri, self.pick(values or exact))
         elif c.op is Op.CHOICE:
             pool = sorted(v for v in f.values if (v in c.values) is wanted)
-            if not wanted and self.pick((True, False, False)):
-                rows = [self.fact(subject, f.iri, frozenset({v}), absent=True) for v in sorted(c.values)]
-                self.facts[subject, f.iri] = rows
+            if not wanted and self.by_exclusion(subject, f.iri):
+                for value in sorted(c.values):
+                    self.rule_out(subject, f.iri, frozenset({value}))
             elif pool:
                 self.state(subject, f.iri, frozenset(self.some(pool, self.pick(range(1, min(3, len(pool)) + 1)))))
         else:
             asked = next(iter(c.values))
             if wanted:
                 self.state(subject, f.iri, self.pick(sorted(downward_in(self.k, f, asked))))
-            elif self.pick((True, False, False)):
-                self.state(subject, f.iri, self.pick(sorted(upward(self.k, asked) & f.values)), absent=True)
+            elif self.by_exclusion(subject, f.iri):
+                self.rule_out(subject, f.iri, self.pick(sorted(upward(self.k, asked) & f.values)))
             else:
                 apart = sorted(v for v in f.values if self.k.disjoint(v, asked))
                 self.state(subject, f.iri, self.pick(apart or sorted(f.values)))
 
+    def by_exclusion(self, subject: str, feature: str) -> bool:
+        """Whether values of this feature are ruled out, rather than another one recorded."""
+        return self.excluding.setdefault((subject, feature), self.pick((True, False)))
+
+    def rule_out(self, subject: str, feature: str, value: Value) -> None:
+        rows = self.facts.setdefault((subject, feature), [])
+        fact = self.fact(subject, feature, value, absent=True)
+        if fact not in rows:
+            rows.append(fact)
+
     # -- away from certainty
 
-    def spoil(self, key: tuple[str, str], rarity: int) -> None:
+    def spoil(self, key: tuple[str, str], rarity: int, ways: Sequence[str]) -> None:
         """Now and then drop what is recorded, say less, or add something that rules a value out."""
         if self.pick(range(rarity)):
             return
         subject, feature = key
         f, fact = self.k.features[feature], self.facts[key][0]
-        what = self.pick(("drop", "drop", "unclear", "blur"))
-        if what == "drop":
+        what = self.pick(ways)
+        if what == "drop" and len(self.facts[key]) > 1:
+            self.facts[key].pop(self.pick(range(len(self.facts[key]))))
+        elif what == "drop":
             del self.facts[key]
         elif what == "unclear":
             self.facts[key] = [replace(fact, value=None, polarity=Polarity.INDETERMINATE)]
@@ -217,3 +230,9 @@ def both_ways(tree: Criterion) -> frozenset[str]:
 
     visit(tree, True)
     return frozenset(term for term, ways in seen.items() if len(ways) > 1)
+
+
+def in_session(record: Record) -> bool:
+    """Whether the proposed session treats the index lesion."""
+    procedure = record.procedure
+    return procedure is not None and (procedure.lesions is None or "a" in procedure.lesions)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import bad_input
@@ -15,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kypho_kg.candidacy import assess
-from kypho_kg.errors import InputError
+from kypho_kg.errors import InputError, Problem
 from kypho_kg.intake import read_records, reject_invalid
 from kypho_kg.loading import load_knowledge
 from kypho_kg.record import PATIENT, PROCEDURE, Procedure, Range, Record
 from kypho_kg.sources.patient_file import merge, overlay, read_overlay, read_patient_file
-from kypho_kg.sources.yaml_tree import MAX_NODES, parse_tree
+from kypho_kg.sources.yaml_tree import parse_tree
 
 
 @pytest.fixture
@@ -97,12 +96,6 @@ def test_a_file_of_the_largest_size_is_read(read):
     assert read(GOOD + "#" + "x" * (1_000_000 - len(GOOD) - 1)).patient == "good"
     with pytest.raises(InputError, match="1,000,001 bytes"):
         read(GOOD + "#" + "x" * (1_000_000 - len(GOOD)))
-
-
-def test_limits_are_met_before_anything_is_built():
-    with pytest.raises(InputError, match="too many values"):
-        parse_tree("[" + "1," * (MAX_NODES + 1) + "]", "x")
-    assert len(parse_tree("[" + "1," * 1000 + "1]", "x").value) == 1001
 
 
 # -- what may be written
@@ -253,7 +246,10 @@ def test_the_patient_in_short(read):
 
 
 def test_the_procedure_in_short(read):
-    text = "technique: Vertebroplasty, cement: PmmaCement, levels: 2, setting: PhysicianOffice, service_date: 2026-03, facts: {FusionPlanned: absent}"
+    text = (
+        "technique: Vertebroplasty, cement: PmmaCement, levels: 2, setting: PhysicianOffice, service_date: 2026-03, "
+        "facts: {FusionPlanned: absent}"
+    )
     record = read(swap("technique: BalloonKyphoplasty", text))
     assert record.procedure == Procedure(("a",), span("2026-03"), "CA")
     names = ("technique", "cementType", "sessionLevelCount", "placeOfService", "payer", "FusionPlanned")
@@ -451,14 +447,13 @@ def survives(folder: Path, data: bytes) -> None:
     """Whatever is in the file, it is read or refused with problems that name it."""
     file = folder / "fuzz.yaml"
     file.write_bytes(data)
+    problems: tuple[Problem, ...] = ()
     try:
         record = read_patient_file(file, load_knowledge())
     except InputError as error:
-        assert error.problems
-        assert all(p.where.startswith("fuzz.yaml") and p.what and "\n" not in str(p) for p in error.problems)
-    else:
-        assert record.patient
-        assert isinstance(record.as_of, date | None)
+        problems = error.problems
+    assert problems or record.patient
+    assert all(p.where.startswith("fuzz.yaml") and p.what and "\n" not in str(p) for p in problems)
 
 
 @quick

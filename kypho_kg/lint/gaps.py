@@ -85,6 +85,7 @@ class _Search:
         settled = {a for g in self.free for a in g.atoms}
         order = sorted(range(len(self.atoms.order)), key=lambda a: a in settled)
         self.place = {atom: place for place, atom in enumerate(order)}
+        self.fixed = self.place.keys() - settled
 
     def run(self) -> str:
         """A message with the witness of the first gap, or nothing."""
@@ -132,8 +133,7 @@ class _Search:
         bad = wanted is NO
         fixed: dict[int, bool] = {}
         truths = {a: t for g, v in zip(self.related, vectors, strict=True) for a, t in zip(g.atoms, v, strict=True)}
-        settled = {a for g in self.free for a in g.atoms}
-        for atom in self.place.keys() - settled:
+        for atom in self.fixed:
             truth = truths.get(atom, OPEN)
             for plain in (True, False):
                 fixed[self._variable(atom, plain)] = (bad is plain) if truth is OPEN else truth is YES
@@ -148,8 +148,9 @@ class _Search:
         for state in group.states:
             vector = self.atoms.extreme(group.atoms, state.vectors, best=wanted is NO)
             literals = (
-                diagram.literal(self._variable(a, True in self.atoms.ways[a]), t is YES)
+                diagram.literal(self._variable(a, plain), t is YES)
                 for a, t in zip(group.atoms, vector, strict=True)
+                for plain in self.atoms.ways[a]
             )
             rows.append(diagram.all_of(literals))
         return diagram.any_of(dict.fromkeys(rows))

@@ -33,6 +33,8 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Atom:
+    """Something that a criterion asks of one thing."""
+
     place: str
     """The class of what is asked: patient, lesion or procedure."""
     term: str
@@ -43,6 +45,8 @@ class Atom:
 
 @dataclass(slots=True)
 class Atoms:
+    """The atoms of one criterion, numbered."""
+
     knowledge: Knowledge
     order: list[Atom] = field(default_factory=list)
     ways: list[set[bool]] = field(default_factory=list)
@@ -123,6 +127,7 @@ class Grouping:
         found = []
         for number in range(len(self.atoms.order)):
             if number not in done:
+                self._refuse_closures(number)
                 members = self._related(number)
                 done.update(members)
                 if self.atoms.feature(number) or len(self.atoms.ways[number]) > 1:
@@ -140,6 +145,15 @@ class Grouping:
 
     def _hang_together(self, a: int, b: int) -> bool:
         return self._follows(a, b) or self._follows(b, a) or self._same(a, b)
+
+    def _refuse_closures(self, number: int) -> None:
+        """A value that excludes a finding ties a choice to it; such criteria are not searched."""
+        atom = self.atoms.order[number]
+        for closure in self.k.value_closures:
+            for other in self.atoms.order if closure.choice == atom.term else ():
+                if other.place == atom.place and closure.finding in self.k.ancestors(other.term):
+                    tied = f"{local(atom.term)} and {local(other.term)}"
+                    raise CutOffError(f"{tied} hang together by an axiom on {local(closure.value)}")
 
     def _same(self, a: int, b: int) -> bool:
         x, y = self.atoms.order[a], self.atoms.order[b]
@@ -195,7 +209,7 @@ class Grouping:
     def _quantity(self, feature: Feature, numbers: tuple[int, ...]) -> Iterator[State]:
         asked = [self.atoms.order[n].range for n in numbers]
         limits = sorted({b for r in asked if r for b in (r.low, r.high) if b is not None})
-        between = [(a + b) / 2 for a, b in zip(limits, limits[1:], strict=False)]
+        between = [(a + b) / 2 for a, b in itertools.pairwise(limits)]
         points = [limits[0] - 1, *sorted([*limits, *between]), limits[-1] + 1] if limits else [Decimal(0)]
         rows = [self._vector(numbers, (bool(r and Range.exactly(p).within(r)) for r in asked)) for p in points]
         for i, j in itertools.combinations_with_replacement(range(len(points)), 2):
@@ -212,11 +226,13 @@ class Grouping:
         if 2 ** len(by_vector) > MAX_STATES:
             raise CutOffError(f"{len(by_vector)} values of {feature.name}")
         nothing = self._vector(numbers, (False for _ in numbers))
-        for size in range(1, len(by_vector) + 1):
+        for size in range(len(by_vector) + 1):
             for some in itertools.combinations(by_vector, size):
-                yield State(f"{feature.name} {' or '.join(by_vector[v] for v in some)}", some)
+                text = f"{feature.name} {' or '.join(by_vector[v] for v in some) or 'ruled out'}"
+                if some:
+                    yield State(text, some)
                 if nothing not in some:
-                    yield State(f"{feature.name} {' or '.join(by_vector[v] for v in some)} or none", (*some, nothing))
+                    yield State(f"{text} or nothing" if some else text, (*some, nothing))
 
     def _category(self, feature: Feature, numbers: tuple[int, ...]) -> Iterator[State]:
         """A recorded class, or none, less the classes below it that are ruled out."""

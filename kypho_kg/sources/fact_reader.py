@@ -137,6 +137,8 @@ class FactReader:
         if entries is None or len(self.problems.found) > before:
             return []
         fact = self._described(node, entries, self.make(node, feature, subject, None))
+        if len(self.problems.found) > before:
+            return []
         given = [f for f in forms if f in entries]
         bounds = {"min", "max", "above", "below"}
         if (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, NoReturn
@@ -165,5 +165,8 @@ class _Builder:
                 line = event.start_mark.line + 1
                 what = "the key stands twice in one map"
                 raise InputError(Problem(f"{self.file}:{line}, {where}", what, "each key once"))
-            entries[key] = self._node(next(events), events, where, depth + 1)
+            line = event.start_mark.line + 1
+            child = self._node(next(events), events, where, depth + 1)
+            # A value that is left out begins, for the parser, where the next thing does.
+            entries[key] = replace(child, line=line) if child.value is None else child
         return entries
