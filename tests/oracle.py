@@ -8,6 +8,7 @@ trees with the engine and nothing of its logic.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +26,7 @@ Key = tuple[str, str]
 Item = Decimal | str | None
 
 
-class Budget(Exception):
+class BudgetError(Exception):
     """The search took too many steps to answer."""
 
 
@@ -70,7 +71,7 @@ class Worlds:
     def _search(self, tree: Criterion, wanted: bool, world: World) -> bool:
         self._left -= 1
         if not self._left:
-            raise Budget
+            raise BudgetError
         value, choice = self._value(tree, "", world)
         if value is not None:
             return value is wanted
@@ -146,9 +147,7 @@ class Worlds:
         key = (subject, feature)
         if key not in w.domains:
             barred = {
-                c.value
-                for c in self.k.value_closures
-                if c.choice == feature and w.findings.get((subject, c.finding))
+                c.value for c in self.k.value_closures if c.choice == feature and w.findings.get((subject, c.finding))
             }
             w.domains[key] = tuple(i for i in self._recorded(subject, feature) if i not in barred)
         return w.domains[key]
@@ -252,7 +251,7 @@ def samples(limits: tuple[Decimal, ...], value: Range | None = None) -> list[Dec
     """One number for each limit and for each gap between limits and the bounds of a recorded range."""
     bounds = [b for b in (value.low, value.high) if b is not None] if value else []
     marks = sorted({*limits, *bounds}) or [Decimal(0)]
-    between = [(a + b) / 2 for a, b in zip(marks, marks[1:], strict=False)]
+    between = [(a + b) / 2 for a, b in itertools.pairwise(marks)]
     return [marks[0] - 1, *sorted({*marks, *between}), marks[-1] + 1]
 
 

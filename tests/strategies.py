@@ -6,6 +6,7 @@ where the rest of the class still hangs on them. Values lie at the limits in use
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +15,12 @@ from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
+from oracle import downward, samples, thresholds, trees, upward
 
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Lesion, Polarity, Procedure, Range, Record, Source, Value
 from kypho_kg.vocabulary import KYPHO
-from oracle import downward, samples, thresholds, trees, upward
 
 AS_OF = date(2026, 3, 2)
 INDEX = LESION + "a"
@@ -196,7 +197,7 @@ def points(knowledge: Knowledge, f: Feature) -> list[Decimal]:
 def ranges(knowledge: Knowledge, f: Feature) -> list[Range]:
     """Intervals between those numbers, closed and open, and bounds on one side."""
     marks = samples(thresholds(knowledge)[f.iri])
-    pairs = list(zip(marks, marks[1:], strict=False)) + list(zip(marks, marks[3:], strict=False))
+    pairs = [*itertools.pairwise(marks), *zip(marks, marks[3:], strict=False)]
     return [
         *(Range(a, b) for a, b in pairs),
         *(Range(a, b, low_open=True, high_open=True) for a, b in pairs),

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from oracle import Worlds, trees
+from strategies import INDEX, by_random, draw_record, in_session, records
+from test_lint import GAPS, SOUND
 
 from kypho_kg.criteria import Criterion
 from kypho_kg.evaluation import Evaluator, Truth
@@ -17,9 +20,6 @@ from kypho_kg.owl_export import case_axioms, case_iri
 from kypho_kg.reasoning import entailments
 from kypho_kg.record import Record
 from kypho_kg.snapshot import Snapshot
-from oracle import Worlds, trees
-from strategies import INDEX, by_random, draw_record, in_session, records
-from test_lint import GAPS, SOUND
 
 STEADY = settings(
     max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)

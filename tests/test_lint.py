@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator
 
 import pytest
-
 from builders import A, asked, between, fact, feature, iri, snap
+from oracle import Worlds
+
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Evaluator, Truth
 from kypho_kg.knowledge import Knowledge
@@ -16,7 +17,6 @@ from kypho_kg.lint import Kind, gaps_of, kleene_gaps
 from kypho_kg.lint import states as lint_states
 from kypho_kg.record import Fact
 from kypho_kg.vocabulary import local
-from oracle import Worlds
 
 LINKS = {"Patient": "concernsPatient", "VertebralLesion": "indexLesion", "ProposedProcedure": "forProcedure"}
 

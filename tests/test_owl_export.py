@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from builders import PATIENT, PROCEDURE, A, between, fact, inferred, iri, session, snap, unknown
 
-from builders import A, PATIENT, PROCEDURE, between, fact, inferred, iri, session, snap, unknown
 from kypho_kg.owl_export import case_axioms, case_iri, subject_iri
 from kypho_kg.record import LESION
 from kypho_kg.snapshot import Snapshot

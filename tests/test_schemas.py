@@ -233,14 +233,15 @@ def test_every_answer_conforms(answers):
     assert faults(data) == []
     assert len(data["cases"]) > len(FILES)
     assert len(data["without_case"]) == 1
+    causes = {c["cause"] for case in data["cases"] for a in case["assessments"] for c in a["clauses"]}
+    assert len(causes) > 9  # nearly every cause occurs
 
 
 def test_what_the_command_line_prints_conforms(kypho):  # noqa: F811
-    run = kypho("assess", *FILES, "--format", "json")
+    run = kypho("assess", *FILES[::6], "--format", "json", "--assume", "problem-list")
     assert run.code == 0
+    assert len(run.data["cases"]) >= len(FILES[::6])
     assert faults(run.data) == []
-    found = {c["cause"] for case in run.data["cases"] for a in case["assessments"] for c in a["clauses"]}
-    assert len(found) > 8
 
 
 def test_what_explain_prints_conforms(kypho):  # noqa: F811
