@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 
-from kypho_kg.criteria import Op
+from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Evaluator, Proof, Truth
 from kypho_kg.knowledge import Bridge, Knowledge, Policy
 from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Polarity, Record, Source, TimeSpan
@@ -58,11 +58,8 @@ def _subjects(snapshot: Snapshot, bearer: str) -> tuple[str, ...]:
     return subjects[:1] if bearer == PATIENT_CLASS else subjects[1:]
 
 
-def _holds(snapshot: Snapshot, condition: object, subject: str) -> tuple[Fact, ...] | None:
+def _holds(snapshot: Snapshot, condition: Criterion, subject: str) -> tuple[Fact, ...] | None:
     """The facts by which a subject meets a condition, or ``None``."""
-    from kypho_kg.criteria import Criterion
-
-    assert isinstance(condition, Criterion)
     proof = Evaluator(snapshot, "", has_procedure=False).evaluate(condition, subject)
     if proof.truth is not Truth.MET:
         return None
@@ -155,5 +152,3 @@ def assumptions_of(snapshot: Snapshot) -> tuple[Fact, ...]:
     closures = {c.iri for p in snapshot.knowledge.policies.values() for c in p.closures}
     return tuple(f for f in snapshot.derived if f.rule in closures)
 
-
-__all__ = ["PATIENT", "VALUE_CLOSURE", "assumptions_of", "infer"]

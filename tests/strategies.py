@@ -44,11 +44,11 @@ def records(draw: Callable[..., Any], knowledge: Knowledge, aims: Sequence[Crite
 
 def draw_record(pick: Pick, knowledge: Knowledge, aims: Sequence[Criterion] = ()) -> Record:
     """A record aimed at one of the criteria, or at any class by which a guideline judges."""
-    return _Maker(pick, knowledge).record(pick(aims or list(trees(knowledge).values())))
+    return Maker(pick, knowledge).record(pick(aims or list(trees(knowledge).values())))
 
 
 @dataclass
-class _Maker:
+class Maker:
     pick: Pick
     k: Knowledge
     facts: dict[tuple[str, str], list[Fact]] = field(default_factory=dict)
