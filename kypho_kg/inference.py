@@ -13,7 +13,7 @@ from datetime import date
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Evaluator, Proof, Truth
 from kypho_kg.knowledge import Bridge, Knowledge, Policy
-from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Polarity, Record, Source, TimeSpan
+from kypho_kg.record import PROCEDURE, Cause, Fact, Polarity, Record, Source, TimeSpan
 from kypho_kg.scores import read_scores, with_scores
 from kypho_kg.snapshot import Snapshot, resolve
 from kypho_kg.state import Gap, Resolved

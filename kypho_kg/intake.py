@@ -87,6 +87,5 @@ def _problem(record: Record, k: Knowledge, result: ValidationResult) -> Problem:
     fact = record.facts[result.fact_index]
     places = {PATIENT: "patient", PROCEDURE: "procedure"}
     where = f"{fact.source.origin}, {places.get(fact.subject, fact.subject.replace(':', ' '))}"
-    return Problem(
-        where, f"{local(fact.feature)} is {fact.value if fact.value is not None else result.value}", result.message
-    )
+    value = result.value if fact.value is None else fact.value
+    return Problem(where, f"{local(fact.feature)} is {value}. {result.message}")

@@ -27,7 +27,7 @@ from rich.console import Console
 from kypho_kg import cli, report, terminal
 from kypho_kg.candidacy import assess
 from kypho_kg.explanation import needs
-from kypho_kg.record import Lesion, Procedure, TimeSpan
+from kypho_kg.record import Lesion, Mood, Procedure, Source, TimeSpan
 
 T4 = example("constructed/t4-outpatient")
 MYELOMA = example("constructed/myeloma-intractable-pain")
@@ -377,6 +377,20 @@ def test_the_policies_in_force_are_picked_by_state_and_payer():
 def test_a_policy_is_in_force_from_its_first_day(service, expected):
     of = replace(T4, procedure=Procedure(("a",), TimeSpan.parse(service), "CA"))
     assert verdict(of, "cms-l34228").in_force is expected
+
+
+@pytest.mark.xfail(strict=True, reason="_Place._payer reads the first fact of the record, whatever became of it")
+@pytest.mark.parametrize("status", ["overridden", "refuted", "entered-in-error", "planned"])
+def test_a_payer_that_does_not_count_decides_nothing(status):
+    stated = fact("payer", "Medicare")
+    gone = {
+        "overridden": replace(stated, overridden_by=Source("correction")),
+        "planned": replace(stated, mood=Mood.PLANNED),
+    }.get(status) or fact("payer", "Medicare", status=status)
+    of = changed(T4, fact("payer", "CommercialPayer"))
+    of = replace(of, facts=(gone, *of.facts))
+    assert verdict(of, "cms-l34228").in_force is False
+    assert verdict(of, "evicore-cmm-607").in_force is True
 
 
 def test_without_state_or_payer_it_is_not_known_whether_a_policy_applies():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,9 +35,17 @@ CANDIDATES = {"Candidate", "CandidateWithCaution", "CandidateScreeningOpen"}
 DATES = ("2026-03-02", "2026-03-01", "2026-02-20", "2026-02", "2026-01-01", "2025-09-01", "2025", "2024-06-01")
 
 
+FACTOR = int(os.environ.get("KYPHO_EXAMPLES", "1"))
+"""``KYPHO_EXAMPLES=20 pytest tests/test_properties.py`` tries twenty times as many records, other ones each time."""
+
+
 def steady(examples: int) -> settings:
     return settings(
-        max_examples=examples, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=examples * FACTOR,
+        derandomize=FACTOR == 1,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
 
 
@@ -122,7 +131,7 @@ WITH_ABSOLUTE = [
 @steady(40)
 def test_an_absolute_contraindication_never_ends_as_a_candidate(guideline: Guideline, data: st.DataObject) -> None:
     record, pick = drawn(data, [K.criterion(guideline.eligible)])
-    clause = pick([r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading])
+    clause = pick(absolute(guideline))
     maker = Maker(pick, K)
     maker.meet(clause.criterion, True, "")
     kept = tuple(f for f in record.facts if (f.subject, f.feature) not in maker.facts)
@@ -148,11 +157,10 @@ def test_an_unknown_absolute_contraindication_never_ends_as_a_candidate(data: st
 def several(data: st.DataObject) -> tuple[Record, Callable[[Any], Any]]:
     """A record with several facts on one feature, of different dates."""
     first, pick = drawn(data)
-    facts = [f for f in first.facts]
+    facts = list(first.facts)
     for _ in range(2):
-        facts += [
-            f for f in draw_record(pick, K, [pick(list(trees(K).values()))]).facts if not f.subject == LESION + "b"
-        ]
+        more = draw_record(pick, K, [pick(list(trees(K).values()))]).facts
+        facts += [f for f in more if f.subject != LESION + "b"]
     again = [pick(facts) for _ in range(4)] if facts else []
     dated = [replace(f, time=TimeSpan.parse(pick(DATES))) if pick((True, False)) else f for f in (*facts, *again)]
     return replace(first, facts=tuple(dated)), pick
