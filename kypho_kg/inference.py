@@ -151,4 +151,3 @@ def assumptions_of(snapshot: Snapshot) -> tuple[Fact, ...]:
     """The facts of a snapshot that a policy assumed."""
     closures = {c.iri for p in snapshot.knowledge.policies.values() for c in p.closures}
     return tuple(f for f in snapshot.derived if f.rule in closures)
-

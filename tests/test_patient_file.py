@@ -245,6 +245,10 @@ def test_the_patient_in_short(read):
     assert age.time == span("2025")
 
 
+def test_a_birth_in_the_month_of_the_as_of_is_possible(read):
+    assert facts_of(read(swap("age: 75", "birth_date: 2026-03")), "birthDate")
+
+
 def test_the_procedure_in_short(read):
     text = (
         "technique: Vertebroplasty, cement: PmmaCement, levels: 2, setting: PhysicianOffice, service_date: 2026-03, "

@@ -19,7 +19,7 @@ from strategies import AS_OF, INDEX, Maker, draw_record, in_session
 from kypho_kg.candidacy import CaseAnswer, assess
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Evaluator, Truth
-from kypho_kg.guidelines import ABSOLUTE, Guideline
+from kypho_kg.guidelines import ABSOLUTE, Guideline, Recommendation
 from kypho_kg.inference import infer
 from kypho_kg.intake import read_patient_file
 from kypho_kg.knowledge import Feature
@@ -121,9 +121,15 @@ def test_removing_a_fact_never_turns_an_answer(data: st.DataObject) -> None:
     assert turned == {}, gone
 
 
-WITH_ABSOLUTE = [
-    g for g in K.guidelines.values() if any(r.effect == ABSOLUTE and not r.reading for r in g.recommendations)
-]
+def absolute(guideline: Guideline) -> list[Recommendation]:
+    return [r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading]
+
+
+def absolute(guideline: Guideline) -> list[Recommendation]:
+    return [r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading]
+
+
+WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g)]
 
 
 @pytest.mark.parametrize("guideline", WITH_ABSOLUTE, ids=lambda g: g.id)
