@@ -24,7 +24,9 @@ from kypho_kg.snapshot import Snapshot
 STEADY = settings(
     max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
-MANY = settings(max_examples=5_000, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(
+    max_examples=5_000, derandomize=False, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 
 
 def resolved(record: Record, knowledge: Knowledge) -> Snapshot:

@@ -125,10 +125,6 @@ def absolute(guideline: Guideline) -> list[Recommendation]:
     return [r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading]
 
 
-def absolute(guideline: Guideline) -> list[Recommendation]:
-    return [r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading]
-
-
 WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g)]
 
 
