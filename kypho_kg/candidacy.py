@@ -160,10 +160,10 @@ def assess(
     if validate:
         record = mark_invalid(record)
     policies = tuple(k.policy(name) for name in assume if name != "strict")
-    place = _Place(k, record, day, state, payer)
-    chosen = [k.guideline(g) for g in guidelines] if guidelines else list(place.default())
     active = tuple(k.bridges.values()) if bridges else ()
     snapshot = infer(record, k, day, bridges=active)
+    place = _Place(snapshot, state, _payer(snapshot, payer))
+    chosen = [k.guideline(g) for g in guidelines] if guidelines else list(place.default(picked=bool(state or payer)))
     assumed = infer(record, k, day, bridges=active, policies=policies) if policies else None
     read_as = _readings(k, readings)
     cases = tuple(_case(record, x, snapshot, assumed, policies, chosen, place, read_as) for x in record.lesions)
@@ -183,15 +183,14 @@ def _readings(k: Knowledge, names: Sequence[str]) -> dict[str, str]:
 class _Place:
     """When, where and at whose cost the service is: what decides which policies are in force."""
 
-    knowledge: Knowledge
-    record: Record
-    as_of: date
+    snapshot: Snapshot
     state: str | None
-    payer: str | None
+    payers: frozenset[str]
+    """The payers of which one pays; empty where none is known."""
 
-    def default(self) -> Iterator[Guideline]:
-        picked = self.state is not None or self.payer is not None
-        for guideline in self.knowledge.guidelines.values():
+    def default(self, *, picked: bool) -> Iterator[Guideline]:
+        """What is assessed unless guidelines are named; with a state or payer only the policies in force there."""
+        for guideline in self.snapshot.knowledge.guidelines.values():
             policy = bool(guideline.states or guideline.payers)
             if picked and policy and not self.in_force(guideline):
                 continue
@@ -200,8 +199,8 @@ class _Place:
 
     def in_force(self, g: Guideline) -> bool | None:
         """By service date (else the as-of date), state and payer."""
-        procedure = self.record.procedure
-        day = procedure.service_date if procedure and procedure.service_date else TimeSpan.of(self.as_of)
+        procedure = self.snapshot.record.procedure
+        day = procedure.service_date if procedure and procedure.service_date else TimeSpan.of(self.snapshot.as_of)
         state = self.state or (procedure.state if procedure else None)
         answers: list[bool | None] = []
         if g.effective_from:
@@ -211,21 +210,22 @@ class _Place:
         if g.states:
             answers.append(None if state is None else state in g.states)
         if g.payers:
-            payer = self._payer()
-            answers.append(None if payer is None else payer in g.payers)
+            answers.append(
+                _compare(self.payers <= set(g.payers), bool(self.payers & set(g.payers))) if self.payers else None
+            )
         return False if False in answers else None if None in answers else True
 
-    def _payer(self) -> str | None:
-        feature = self.knowledge.by_name["payer"]
-        if self.payer is not None:
-            if KYPHO + self.payer not in feature.values:
-                known = ", ".join(sorted(map(local, feature.values)))
-                raise UsageError(f"unknown payer {self.payer!r}; known: {known}")
-            return KYPHO + self.payer
-        for fact in self.record.facts:
-            if fact.subject == PROCEDURE and fact.feature == feature.iri and isinstance(fact.value, frozenset):
-                return next(iter(fact.value)) if len(fact.value) == 1 else None
-        return None
+
+def _payer(snapshot: Snapshot, named: str | None) -> frozenset[str]:
+    """The payer that was named, else what the snapshot holds."""
+    feature = snapshot.knowledge.by_name["payer"]
+    if named is None:
+        value = snapshot.value(PROCEDURE, feature.iri).value
+        return value if isinstance(value, frozenset) else frozenset()
+    if KYPHO + named not in feature.values:
+        known = ", ".join(sorted(map(local, feature.values)))
+        raise UsageError(f"unknown payer {named!r}; known: {known}")
+    return frozenset({KYPHO + named})
 
 
 def _compare(certainly: bool, possibly: bool) -> bool | None:

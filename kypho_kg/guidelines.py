@@ -124,8 +124,8 @@ def read_guidelines(t: Triples, compile_: Callable[[str], Criterion]) -> Iterato
                 local(t.resource(w, KYPHO + "forVerdict") or ""): t.text(w, KYPHO + "plainLabel")
                 for w in t.subjects(KYPHO + "forLayer", layer)
             },
-            effective_from=_date(t.text(iri, KYPHO + "effectiveFrom")),
-            effective_until=_date(t.text(iri, KYPHO + "effectiveUntil")),
+            effective_from=_date(t, iri, "effectiveFrom"),
+            effective_until=_date(t, iri, "effectiveUntil"),
             states=t.texts(iri, KYPHO + "jurisdiction"),
             payers=t.resources(iri, KYPHO + "appliesToPayer"),
             eligible=t.resource(iri, KYPHO + "eligibleClass") or "",
@@ -135,8 +135,12 @@ def read_guidelines(t: Triples, compile_: Callable[[str], Criterion]) -> Iterato
         raise KnowledgeBaseError(violations)
 
 
-def _date(text: str) -> date | None:
-    return date.fromisoformat(text) if text else None
+def _date(t: Triples, iri: str, name: str) -> date | None:
+    text = t.text(iri, KYPHO + name)
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise KnowledgeBaseError(f"{local(iri)} {name} {text!r}: expected a date YYYY-MM-DD") from None
 
 
 def _recommendation(t: Triples, iri: str, compile_: Callable[[str], Criterion]) -> Recommendation:
@@ -159,7 +163,7 @@ def _recommendation(t: Triples, iri: str, compile_: Callable[[str], Criterion]) 
         mark=local(t.resource(iri, KYPHO + "mark") or ""),
         citation=t.text(iri, DCTERMS + "bibliographicCitation"),
         url=t.text(iri, DCTERMS + "source"),
-        order=int(t.text(iri, KYPHO + "orderNumber") or 0),
+        order=t.whole_number(iri, KYPHO + "orderNumber") or 0,
         due=local(t.resource(iri, KYPHO + "due") or ""),
         reading=t.text(reading, SKOS + "notation") if reading else "",
         conjunct_of=t.text(pathway, SKOS + "notation") if pathway else "",

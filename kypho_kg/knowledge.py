@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 
 from kypho_kg.criteria import Compiler, Criterion, FeatureKinds, Op
@@ -255,15 +255,14 @@ class Knowledge:
     def _feature(self, iri: str, kind: Op | None, values: frozenset[str]) -> Feature:
         t = self.triples
 
-        def number(name: str) -> int | None:
-            text = t.text(iri, KYPHO + name)
-            return int(text) if text else None
-
         acquisition = t.resource(iri, KYPHO + "acquisition") or ""
         accepts = {}
         for text in t.texts(iri, KYPHO + "acceptsUnit"):
             unit, _, factor = text.rpartition(" ")
-            accepts[unit] = Decimal(factor)
+            try:
+                accepts[unit] = Decimal(factor)
+            except InvalidOperation:
+                raise KnowledgeBaseError(f"{local(iri)} acceptsUnit {text!r}: expected a unit and a factor") from None
         return Feature(
             iri=iri,
             name=local(iri),
@@ -274,11 +273,11 @@ class Knowledge:
             unit=t.text(iri, KYPHO + "ucumUnit"),
             accepts=MappingProxyType(accepts),
             rule=local(t.resource(iri, KYPHO + "selectionRule") or KYPHO + "Latest"),
-            selection_window=number("selectionWindowDays") or 0,
-            conflict_window=number("conflictWindowDays") or 0,
-            lookback=number("lookbackDays"),
+            selection_window=t.whole_number(iri, KYPHO + "selectionWindowDays") or 0,
+            conflict_window=t.whole_number(iri, KYPHO + "conflictWindowDays") or 0,
+            lookback=t.whole_number(iri, KYPHO + "lookbackDays"),
             acquisition=acquisition,
-            burden=int(t.text(acquisition, KYPHO + "burden") or 0),
+            burden=t.whole_number(acquisition, KYPHO + "burden") or 0,
             order_suffices=t.text(iri, KYPHO + "satisfiedByOrder") == "true",
             derived_by=local(t.resource(iri, KYPHO + "derivedBy") or ""),
             derived_from=t.resource(iri, KYPHO + "derivedFrom") or "",

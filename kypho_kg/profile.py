@@ -64,7 +64,7 @@ def _axioms(k: Knowledge) -> Iterator[str]:
     t = k.triples
     chain = (HAS_LESION, HAS_FINDING)
     for s, p, o in t:
-        name = local(s)
+        name = _owner(k, s)
         if p.startswith(OWL) and p not in _OWL_PREDICATES:
             yield f"{name} {p.removeprefix(OWL)} {local(str(o))}: outside the axiom profile"
         elif p == TYPE and isinstance(o, str) and o.startswith(OWL) and o not in _OWL_TYPES:
@@ -77,6 +77,15 @@ def _axioms(k: Knowledge) -> Iterator[str]:
             yield from _subclass(k, s, str(o))
         elif p == EQUIVALENT and not s.startswith("_:") and k.subsumes(KYPHO + "Finding", s):
             yield f"{name}: a finding is primitive and has no definition"
+
+
+def _owner(k: Knowledge, node: str) -> str:
+    """The named term whose axioms hold a blank node."""
+    seen: set[str] = set()
+    while node.startswith("_:") and node not in seen:
+        seen.add(node)
+        node = next(iter(k.triples.referrers(node)), node)
+    return "an axiom without a name" if node.startswith("_:") else local(node)
 
 
 def _is_annotation(k: Knowledge, iri: str) -> bool:
@@ -149,6 +158,8 @@ def _feature(k: Knowledge, f: Feature) -> Iterator[str]:
         yield f"{f.name}: needs a label"
     if not f.acquisition or not f.burden:
         yield f"{f.name}: needs a way of acquisition with a burden"
+    if f.rule != "Latest" and f.kind is not Op.QUANTITY:
+        yield f"{f.name}: the selection rule {f.rule} is for quantities"
     if f.rule not in _RULES:
         yield f"{f.name}: unknown selection rule {f.rule}"
     if f.derived_by not in _DERIVATIONS:
@@ -165,6 +176,8 @@ def _feature(k: Knowledge, f: Feature) -> Iterator[str]:
             yield f"{f.name}: a quantity has the range xsd:decimal"
         if not f.unit:
             yield f"{f.name}: a quantity needs a UCUM unit"
+        elif len(t.texts(f.iri, KYPHO + "ucumUnit")) > 1:
+            yield f"{f.name}: a quantity has one UCUM unit; others are accepted units"
     elif f.kind is Op.CHOICE:
         if not f.values:
             yield f"{f.name}: the range of a choice is a class defined by an enumeration"

@@ -72,6 +72,23 @@ class Triples:
         """All literals as text."""
         return tuple(o.text for o in self.objects(subject, predicate) if isinstance(o, Literal))
 
+    def whole_number(self, subject: str, predicate: str) -> int | None:
+        """The one literal as a whole number, ``None`` where there is none.
+
+        :raises KnowledgeBaseError: when there are several, or the one is no whole number.
+        """
+        found = self.texts(subject, predicate)
+        if not found:
+            return None
+        if len(found) > 1 or not found[0].isascii() or not found[0].isdigit():
+            name, what = (x.rpartition("#")[2] for x in (subject, predicate))
+            raise KnowledgeBaseError(f"{name} {what} {', '.join(map(repr, found))}: expected one whole number")
+        return int(found[0])
+
+    def referrers(self, node: str) -> tuple[str, ...]:
+        """The subjects that point at a node by any predicate."""
+        return tuple(s for subjects in self._by_object.get(node, {}).values() for s in subjects)
+
     def subjects(self, predicate: str, obj: Term) -> tuple[str, ...]:
         """All subjects of a predicate and an object."""
         properties = self._by_object.get(obj)

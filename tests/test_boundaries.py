@@ -379,7 +379,6 @@ def test_a_policy_is_in_force_from_its_first_day(service, expected):
     assert verdict(of, "cms-l34228").in_force is expected
 
 
-@pytest.mark.xfail(strict=True, reason="_Place._payer reads the first fact of the record, whatever became of it")
 @pytest.mark.parametrize("status", ["overridden", "refuted", "entered-in-error", "planned"])
 def test_a_payer_that_does_not_count_decides_nothing(status):
     stated = fact("payer", "Medicare")
