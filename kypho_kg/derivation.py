@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from kypho_kg.criteria import Op
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Record, Source, TimeSpan, Value
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Polarity, Range, Record, Source, TimeSpan, Value
 from kypho_kg.state import Resolved
 from kypho_kg.vocabulary import KYPHO
 from kypho_kg.vocabulary import LESION as LESION_CLASS
@@ -23,6 +23,7 @@ from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
 _SEVEN = Decimal(7)
+_LATE = frozenset({Cause.PENDING, Cause.STALE})
 
 
 def elapsed(start: TimeSpan, day: date, unit: str) -> Range:
@@ -77,7 +78,9 @@ def derive(context: Context) -> Iterator[Fact]:
     for feature in k.features.values():
         for subject in by_bearer[feature.bearer] if feature.derived_by in _DERIVATIONS else ():
             known = context.values.get((subject, feature.iri))
-            if known is not None and (known.facts or known.gap.facts):
+            # What is too old, or only ordered, does not stand in the way of what can be derived today.
+            late = known is not None and known.gap.cause in _LATE
+            if known is not None and (known.facts or known.ruled_out or (known.gap.facts and not late)):
                 continue
             found = _DERIVATIONS[feature.derived_by](context, feature, subject)
             if found is not None:
@@ -103,12 +106,13 @@ def _difference_of_dates(c: Context, feature: Feature, subject: str) -> _Found:
     if origin is None:
         return None
     if origin.kind is Op.FINDING:
-        today = TimeSpan.of(c.as_of)
         facts = [f for f in c.present.get(subject, ()) if c.knowledge.subsumes(origin.iri, f.feature) and not f.rule]
-        if not facts:
+        dated = [(f.time, f) for f in facts if f.time]
+        # A finding that is stated without a date does not say when it was seen: its age is unknown, not zero.
+        if not dated:
             return None
-        newest = max(facts, key=lambda f: (f.time or today).end)
-        return elapsed((newest.time or today).until(c.as_of), c.as_of, feature.unit), (newest,)
+        time, newest = max(dated, key=lambda row: row[0].end)
+        return elapsed(time.until(c.as_of), c.as_of, feature.unit), (newest,)
     known = c.values.get((subject, origin.iri))
     if known is None or not isinstance(known.value, TimeSpan) or known.value.start.date() > c.as_of:
         return None

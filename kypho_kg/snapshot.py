@@ -171,11 +171,11 @@ class _Resolver:
             self.ignored.append((fact, f"{fact.status}"))
         elif time.start.date() > self.as_of:
             self.ignored.append((fact, f"later than the as-of date {self.as_of}"))
-        elif fact.mood is not Mood.OBSERVED and not feature.order_suffices:
-            pending[key].append(fact)
         elif feature.lookback is not None and time.days_until(self.as_of)[1] > feature.lookback:
             self.stale.append(fact)
             old[key].append(fact)
+        elif fact.mood is not Mood.OBSERVED and not feature.order_suffices:
+            pending[key].append(fact)
         elif fact.invalid:
             rows[key].append(replace(fact, polarity=Polarity.INDETERMINATE, cause=Cause.INVALID))
         elif fact.status in _UNSURE:

@@ -129,6 +129,12 @@ def test_a_study_that_shows_nothing_or_was_only_ordered_has_no_age_here():
         assert derived(snap(study), "advancedImagingAge", A) == (None, "")
 
 
+def test_a_finding_without_a_date_does_not_say_how_old_its_study_is():
+    assert derived(snap(fact("MarrowEdemaOnMri", "present")), "advancedImagingAge", A) == (None, "")
+    both = snap(fact("MarrowEdemaOnMri", "present"), fact("UptakeOnBoneScan", "present", "2026-02-20"))
+    assert derived(both, "advancedImagingAge", A)[0] == between(10, 10)
+
+
 def test_each_lesion_has_its_own_study():
     snapshot = snap(fact("MarrowEdemaOnMri", "present", "2026-02-10"), lesions=("a", "b"))
     assert derived(snapshot, "advancedImagingAge", "lesion:b") == (None, "")
