@@ -33,17 +33,20 @@ def _steps(reasoner: bool) -> Iterator[tuple[str, Callable[[], str]]]:
         return f"{check_knowledge_base(load_knowledge()):,} nodes checked, all conform"
 
     def lint() -> str:
-        gaps = kleene_gaps(load_knowledge())
-        if gaps:
-            raise KyphoKGError("; ".join(map(str, gaps)))
+        found = kleene_gaps(load_knowledge())
+        if found:
+            raise KyphoKGError("; ".join(f"{finding.kind}: {finding}" for finding in found))
         return "no clause says less than the reasoner"
 
     def consistency() -> str:
         from kypho_kg.reasoning import check_consistency
 
         report = check_consistency(load_knowledge(), timeout=300)
-        if not report.consistent or report.unsatisfiable:
-            raise KyphoKGError("inconsistent" if not report.consistent else f"unsatisfiable: {report.unsatisfiable}")
+        if not report.consistent:
+            raise KyphoKGError("HermiT: inconsistent")
+        if report.unsatisfiable or report.crossed:
+            crossed = f"strict reading not within the lenient one: {', '.join(report.crossed) or 'none'}"
+            raise KyphoKGError(f"HermiT: unsatisfiable: {', '.join(report.unsatisfiable) or 'none'}; {crossed}")
         return "HermiT: consistent, no unsatisfiable class"
 
     yield "axiom and criterion profiles", profiles

@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -177,6 +178,12 @@ class Range:
             high=None if self.high is None else self.high + high,
         )
 
+    def negated(self) -> Range:
+        """The range of the negative values."""
+        low = None if self.high is None else -self.high
+        high = None if self.low is None else -self.low
+        return Range(low, high, self.high_open, self.low_open)
+
     def __str__(self) -> str:
         if self.exact is not None:
             return str(self.exact)
@@ -187,6 +194,15 @@ class Range:
         if self.low is None:
             return f"{'<' if self.high_open else '<='} {self.high}"
         return f"{self.low}{' (excl.)' if self.low_open else ''} to {self.high}{' (excl.)' if self.high_open else ''}"
+
+
+def highest(values: Sequence[Range]) -> Range:
+    """What is known of the highest of several values that are themselves known as ranges."""
+    floors = [(v.low, v.low_open) for v in values if v.low is not None]
+    tops = [(v.high, not v.high_open) for v in values if v.high is not None]
+    low, low_open = max(floors, default=(None, False))
+    high, closed = max(tops) if len(tops) == len(values) else (None, True)
+    return Range(low, high, low_open, not closed)
 
 
 def _tighter(

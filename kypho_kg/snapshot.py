@@ -14,7 +14,20 @@ from datetime import date
 from kypho_kg import derivation
 from kypho_kg.criteria import Op
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.record import LESION, PATIENT, Cause, Fact, Mood, Polarity, Range, Record, Status, TimeSpan, Value
+from kypho_kg.record import (
+    LESION,
+    PATIENT,
+    Cause,
+    Fact,
+    Mood,
+    Polarity,
+    Range,
+    Record,
+    Status,
+    TimeSpan,
+    Value,
+    highest,
+)
 from kypho_kg.state import NOT_RECORDED, Gap, Resolved
 
 _UNSURE = frozenset({Status.UNCONFIRMED, Status.PROVISIONAL, Status.DIFFERENTIAL})
@@ -217,9 +230,7 @@ class _Resolver:
             window = [
                 vf for vf in now if _days_between(self._time(vf[1]), self._time(newest[1])) <= feature.selection_window
             ]
-            sign = 1 if feature.rule == "HighestInWindow" else -1
-            value, fact = max(window, key=lambda vf: _worst(vf[0], sign))
-            return Resolved(value, (fact,))
+            return _worst(window, highest_counts=feature.rule == "HighestInWindow")
         value, used = newest[0], [newest[1]]
         for other, fact in now:
             if fact is newest[1] or self._time(newest[1]).wholly_after(self._time(fact), feature.conflict_window):
@@ -372,7 +383,9 @@ def _days_between(earlier: TimeSpan, later: TimeSpan) -> int:
     return max(0, (later.start.date() - earlier.end.date()).days)
 
 
-def _worst(value: Value, sign: int) -> tuple[bool, object]:
-    assert isinstance(value, Range)
-    bound = value.high if sign > 0 else value.low
-    return bound is None, sign * bound if bound is not None else 0
+def _worst(window: list[tuple[Value, Fact]], *, highest_counts: bool) -> Resolved:
+    """The highest or the lowest of the values, with the facts that set its bounds."""
+    ranges = [(v if highest_counts else v.negated(), f) for v, f in window if isinstance(v, Range)]
+    worst = highest([r for r, _ in ranges])
+    used = tuple(f for r, f in ranges if worst.low == r.low or worst.high == r.high)
+    return Resolved(worst if highest_counts else worst.negated(), used)

@@ -11,7 +11,7 @@ from builders import between, span
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kypho_kg.record import Fact, Range, Source, TimeSpan
+from kypho_kg.record import Fact, Range, Source, TimeSpan, highest
 
 DAY = date(2026, 3, 2)
 
@@ -230,6 +230,29 @@ def test_a_shifted_range_is_as_wide_as_what_was_added():
 )
 def test_a_range_in_words(value, words):
     assert str(value) == words
+
+
+@pytest.mark.parametrize(
+    ("values", "top"),
+    [
+        ([between(5, 5), between(9, 9)], between(9, 9)),
+        ([between(10), between(80, 80)], between(80)),
+        ([between(None, 40), between(30, 50)], between(30, 50)),
+        ([between(None, 20), between(None, 40)], between(None, 40)),
+        ([between(5, 8, low_open=True), between(5, 8, high_open=True)], between(5, 8, low_open=True)),
+        ([between()], between()),
+    ],
+)
+def test_the_highest_of_ranges_is_known_as_far_as_they_say(values, top):
+    assert highest(values) == top
+    lowest = highest([v.negated() for v in values]).negated()
+    assert all(lowest.low is None or v.low is None or lowest.low <= v.low for v in values)
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(0, 5)), min_size=1, max_size=4), st.data())
+def test_the_highest_of_any_choice_of_values_lies_in_the_highest_of_the_ranges(pairs, data):
+    chosen = [low + data.draw(st.integers(0, width)) for low, width in pairs]
+    assert Range.exactly(max(chosen)).within(highest([between(low, low + width) for low, width in pairs]))
 
 
 # -- facts and sources
