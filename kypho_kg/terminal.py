@@ -9,7 +9,7 @@ from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_candidate_either_way, reasons
-from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
+from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, UNVERIFIED, Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
 from kypho_kg.report import DISCLAIMER, level_names
@@ -149,6 +149,9 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     if a.assumed:
         verdict = a.assumed.conclusion.verdict
         lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", _STYLES.get(verdict, "")))
+    unverified = sum(c.recommendation.mark == UNVERIFIED for c in a.clauses)
+    if unverified:
+        lines.append((f"{unverified} of {len(a.clauses)} clauses were never read at any source", "yellow"))
     if a.bridges:
         lines.append(("by bridge: " + ", ".join(a.bridges), "dim"))
     return lines

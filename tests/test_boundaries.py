@@ -406,3 +406,14 @@ def test_a_patient_without_a_lesion_has_no_case():
     assert "no vertebral lesion, so there is no case" in page.getvalue()
     [row] = report.answers_json([answer], [], "test")["without_case"]
     assert row["patient"] == "test"
+
+
+def test_a_verdict_that_rests_on_an_unverified_clause_says_so():
+    from kypho_kg.guidelines import UNVERIFIED
+    from kypho_kg.terminal import verdict_lines
+
+    judged = verdict(T4, "nice-ta279")
+    assert not any("never read" in line for line, _ in verdict_lines(judged))
+    clauses = tuple(replace(c, recommendation=replace(c.recommendation, mark=UNVERIFIED)) for c in judged.clauses[:1])
+    unread = replace(judged, clauses=(*clauses, *judged.clauses[1:]))
+    assert ("1 of 5 clauses were never read at any source", "yellow") in verdict_lines(unread)
