@@ -86,15 +86,14 @@ class Assessment:
         """The verdict with nothing assumed."""
         return self.conclusion.verdict
 
+    @property
+    def counted(self) -> tuple[ClauseResult, ...]:
+        """The clauses that enter the verdict: those of no reading and those of the chosen one."""
+        return tuple(c for c in self.clauses if c.recommendation.reading in {"", self.reading})
+
     def having(self, effect: str, *truths: Truth) -> tuple[ClauseResult, ...]:
         """Clauses of an effect that enter the verdict, of the given truths or of all."""
-        return tuple(
-            c
-            for c in self.clauses
-            if c.recommendation.effect == effect
-            and c.recommendation.reading in {"", self.reading}
-            and (not truths or c.truth in truths)
-        )
+        return tuple(c for c in self.counted if c.recommendation.effect == effect and (not truths or c.truth in truths))
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -128,9 +128,10 @@ def _assess(
     files: list[Path], as_of: str | None, with_: list[Path] | None, state: str | None = None, **options: Any
 ) -> tuple[list[Answer], list[Problem]]:
     from kypho_kg.candidacy import assess as run
+    from kypho_kg.record import is_postal_code
 
     day = _day(as_of)
-    if state is not None and not (len(state) == 2 and state.isalpha() and state.isupper()):
+    if state is not None and not is_postal_code(state):
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
     records, problems = _records(files, with_)
     answers = []

@@ -11,7 +11,7 @@ from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.guidelines import ABSOLUTE, DECIDING, EXCLUDES, INDICATES, RELATIVE, REQUIRES, SCOPE
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Cause, Fact, Polarity, Range, Value
-from kypho_kg.vocabulary import KYPHO, local
+from kypho_kg.vocabulary import KYPHO
 
 
 def deciding(proof: Proof) -> Iterator[Proof]:
@@ -46,7 +46,7 @@ def choice_words(k: Knowledge, values: frozenset[str]) -> list[str]:
     """Individuals in the order of the ontology; a long run of them as first to last."""
 
     def rank(iri: str) -> tuple[int, str]:
-        return int(k.triples.text(iri, KYPHO + "levelOrder") or 0), k.label(iri)
+        return k.level_order(iri), k.label(iri)
 
     ordered = sorted(values, key=rank)
     places = [rank(v)[0] for v in ordered]
@@ -174,11 +174,8 @@ def needs(k: Knowledge, assessment: Assessment) -> tuple[Need, ...]:
         return ()
     found: dict[tuple[str, str], tuple[list[Cause], list[str]]] = {}
     scope = assessment.having(SCOPE, Truth.UNKNOWN)
-    for clause in scope if scope and no_candidate_either_way(assessment) else assessment.clauses:
-        if clause.recommendation.effect not in DECIDING or clause.recommendation.reading not in {
-            "",
-            assessment.reading,
-        }:
+    for clause in scope if scope and no_candidate_either_way(assessment) else assessment.counted:
+        if clause.recommendation.effect not in DECIDING:
             continue
         for leaf in clause.proof.unknown_leaves():
             if leaf.gap is None or leaf.gap.cause is Cause.LEFT_OPEN:
@@ -217,8 +214,3 @@ def range_json(value: Range) -> object:
 def _number(value: object) -> int | float:
     number = float(str(value))
     return int(number) if number.is_integer() else number
-
-
-def term_name(iri: str) -> str:
-    """The name of a term in JSON and on the command line."""
-    return local(iri)

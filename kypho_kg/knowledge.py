@@ -166,6 +166,10 @@ class Knowledge:
         """The label in plain language, or the clinical one."""
         return self.triples.text(iri, KYPHO + "plainLabel") or self.label(iri)
 
+    def level_order(self, iri: str) -> int:
+        """The place of a vertebral level from cranial to caudal, 0 for anything else."""
+        return self.triples.whole_number(iri, KYPHO + "levelOrder") or 0
+
     # -- classes
 
     def ancestors(self, cls: str) -> frozenset[str]:

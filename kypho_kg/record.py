@@ -286,6 +286,11 @@ class Lesion:
     id: str
 
 
+def is_postal_code(state: str) -> bool:
+    """Whether a text has the form of a state's postal code: two capitals."""
+    return len(state) == 2 and state.isalpha() and state.isupper()
+
+
 @dataclass(frozen=True, slots=True)
 class Procedure:
     """What is proposed, as far as it is not a fact: which lesions, when and in which state."""

@@ -9,11 +9,11 @@ from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, cau
 from kypho_kg.criteria import Op
 from kypho_kg.errors import Problem
 from kypho_kg.evaluation import Proof
-from kypho_kg.explanation import Need, needs, range_json, term_name
+from kypho_kg.explanation import Need, needs, range_json
 from kypho_kg.guidelines import UNVERIFIED
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import LESION, Cause, Fact, Range, TimeSpan
-from kypho_kg.vocabulary import KYPHO
+from kypho_kg.record import LESION, PROCEDURE, Cause, Fact, Range, TimeSpan
+from kypho_kg.vocabulary import local
 
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ def case_json(answer: Answer, case: CaseAnswer) -> Json:
     procedure: Json | None = None
     if answer.record.procedure:
         p = answer.record.procedure
-        technique = case.snapshot.value("procedure", k.by_name["technique"].iri).value
+        technique = case.snapshot.value(PROCEDURE, k.by_name["technique"].iri).value
         procedure = {
             "technique": _value_json(technique),
             "in_session": case.in_session,
@@ -79,10 +79,7 @@ def level_names(k: Knowledge, case: CaseAnswer) -> list[str]:
     value = case.snapshot.value(LESION + case.lesion.id, k.by_name["vertebralLevel"].iri).value
     if not isinstance(value, frozenset):
         return []
-    return [term_name(v) for v in sorted(value, key=lambda v: int(k.triples.text(v, _ORDER) or 0))]
-
-
-_ORDER = KYPHO + "levelOrder"
+    return [local(v) for v in sorted(value, key=k.level_order)]
 
 
 def assessment_json(k: Knowledge, a: Assessment) -> Json:
@@ -129,7 +126,7 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
 
 def _need_json(need: Need) -> Json:
     return {
-        "feature": term_name(need.feature),
+        "feature": local(need.feature),
         "subject": need.subject,
         "causes": [str(c) for c in need.causes],
         "clauses": list(need.clauses),
@@ -175,11 +172,11 @@ def cause_of(proof: Proof) -> str | None:
 def proof_json(k: Knowledge, proof: Proof) -> Json:
     """A node of a proof and all below it."""
     c = proof.criterion
-    row: Json = {"op": str(c.op), "term": term_name(c.term or c.name), "truth": proof.truth.words}
+    row: Json = {"op": str(c.op), "term": local(c.term or c.name), "truth": proof.truth.words}
     if c.term or c.name:
         row["label"] = k.label(c.term) if c.term else k.plain(c.name)
     if c.term and c.name:
-        row["defines"] = term_name(c.name)
+        row["defines"] = local(c.name)
     if proof.subject and not proof.children:
         row["subject"] = proof.subject
     if c.op is Op.AT_LEAST:
@@ -189,7 +186,7 @@ def proof_json(k: Knowledge, proof: Proof) -> Json:
         if proof.distance is not None:
             row["distance"] = range_json(Range.exactly(proof.distance))
     if c.values:
-        row["asked"] = sorted(map(term_name, c.values))
+        row["asked"] = sorted(map(local, c.values))
     if proof.gap is not None:
         row["cause"] = str(proof.gap.cause)
         if proof.gap.reason:
@@ -216,17 +213,17 @@ def _value_json(value: object) -> object:
     if isinstance(value, Range):
         return range_json(value)
     if isinstance(value, frozenset):
-        names = sorted(map(term_name, value))
+        names = sorted(map(local, value))
         return names[0] if len(names) == 1 else {"one_of": names}
     if isinstance(value, TimeSpan):
         return str(value)
-    return term_name(value) if isinstance(value, str) else None
+    return local(value) if isinstance(value, str) else None
 
 
 def _fact_json(k: Knowledge, fact: Fact) -> Json:
     row: Json = {
         "subject": fact.subject,
-        "feature": term_name(fact.feature),
+        "feature": local(fact.feature),
         "polarity": str(fact.polarity),
         "value": _value_json(fact.value),
         "unit": fact.unit or None,
@@ -240,6 +237,6 @@ def _fact_json(k: Knowledge, fact: Fact) -> Json:
         if text:
             row[key] = text
     if fact.rule:
-        row["rule"] = term_name(fact.rule)
+        row["rule"] = local(fact.rule)
         row["premises"] = [_fact_json(k, p) for p in fact.premises]
     return row

@@ -14,10 +14,11 @@ from kypho_kg.criteria import Criterion
 from kypho_kg.errors import KnowledgeBaseError
 from kypho_kg.evaluation import Evaluator, Proof, Truth
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import Fact, Range, Source, TimeSpan
+from kypho_kg.record import PATIENT, Fact, Range, Source, TimeSpan
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.state import Resolved
-from kypho_kg.vocabulary import KYPHO, PATIENT, TYPE, local
+from kypho_kg.vocabulary import KYPHO, TYPE, local
+from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _option(k: Knowledge, node: str, bearer: str) -> Option:
     try:
         return Option(k.criterion(condition, bearer), bearer, Decimal(points))
     except KnowledgeBaseError:
-        return Option(k.criterion(condition, PATIENT), PATIENT, Decimal(points))
+        return Option(k.criterion(condition, PATIENT_CLASS), PATIENT_CLASS, Decimal(points))
 
 
 def with_scores(snapshot: Snapshot, scores: tuple[Score, ...]) -> Snapshot:
@@ -82,7 +83,7 @@ def with_scores(snapshot: Snapshot, scores: tuple[Score, ...]) -> Snapshot:
     evaluator = Evaluator(snapshot, "", has_procedure=False)
     for score in scores:
         bearer = snapshot.knowledge.features[score.quantity].bearer
-        for subject in subjects[:1] if bearer == PATIENT else subjects[1:]:
+        for subject in subjects[:1] if bearer == PATIENT_CLASS else subjects[1:]:
             stated = snapshot.values.get((subject, score.quantity))
             if stated is not None and (stated.facts or stated.gap.facts):
                 continue
@@ -97,7 +98,7 @@ def _total(evaluator: Evaluator, score: Score, subject: str, snapshot: Snapshot)
     low = high = Decimal(0)
     premises: dict[int, Fact] = {}
     for item in score.items:
-        proofs = [(o, evaluator.evaluate(o.condition, subject if o.bearer != PATIENT else "patient")) for o in item]
+        proofs = [(o, evaluator.evaluate(o.condition, subject if o.bearer != PATIENT_CLASS else PATIENT)) for o in item]
         fewest, most = _points(proofs)
         low, high = low + fewest, high + most
         for _, proof in proofs:

@@ -112,7 +112,7 @@ def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
         f"lesion {case.lesion.id}",
         _levels(level) if level else "level unknown",
     ]
-    technique = case.snapshot.value("procedure", k.by_name["technique"].iri).value
+    technique = case.snapshot.value(PROCEDURE, k.by_name["technique"].iri).value
     if case.in_session and isinstance(technique, frozenset):
         parts.append("proposed: " + " or ".join(k.label(t) for t in technique))
     elif answer.record.procedure and not case.in_session:

@@ -12,7 +12,18 @@ from pathlib import Path
 
 from kypho_kg.errors import InputError, Problem
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Lesion, Procedure, Record, Source, TimeSpan
+from kypho_kg.record import (
+    LESION,
+    PATIENT,
+    PROCEDURE,
+    Fact,
+    Lesion,
+    Procedure,
+    Record,
+    Source,
+    TimeSpan,
+    is_postal_code,
+)
 from kypho_kg.sources.fact_reader import FactReader, Problems
 from kypho_kg.sources.yaml_tree import Node, read_tree
 from kypho_kg.vocabulary import KYPHO, local
@@ -170,7 +181,7 @@ class _Reader:
             elif KYPHO + text in feature.values:
                 chosen.add(KYPHO + text)
             else:
-                order = sorted(feature.values, key=lambda v: int(self.k.triples.text(v, KYPHO + "levelOrder")))
+                order = sorted(feature.values, key=self.k.level_order)
                 first, last = local(order[0]), local(order[-1])
                 self.problems.add(
                     item,
@@ -202,7 +213,7 @@ class _Reader:
                     expected = f"one of {', '.join(sorted(known)) or '(no lesion in the file)'}"
                     self.problems.add(item, f"lesion {item.shown} is not in the file", expected)
         state = self._text(entries, "state")
-        if state and not (len(state) == 2 and state.isalpha() and state.isupper()):
+        if state and not is_postal_code(state):
             self.problems.add(entries["state"], f"state {state!r} is no postal code", "two capitals such as OH")
         return Procedure(treated, self.problems.time(entries.get("service_date")), state or None)
 
