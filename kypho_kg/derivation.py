@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from kypho_kg.criteria import Op
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Polarity, Range, Record, Source, TimeSpan, Value
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Record, Source, TimeSpan, Value
 from kypho_kg.state import Resolved
 from kypho_kg.vocabulary import KYPHO
 from kypho_kg.vocabulary import LESION as LESION_CLASS
@@ -23,7 +23,6 @@ from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
 _SEVEN = Decimal(7)
-_LATE = frozenset({Cause.PENDING, Cause.STALE})
 
 
 def elapsed(start: TimeSpan, day: date, unit: str) -> Range:
@@ -77,10 +76,7 @@ def derive(context: Context) -> Iterator[Fact]:
     }
     for feature in k.features.values():
         for subject in by_bearer[feature.bearer] if feature.derived_by in _DERIVATIONS else ():
-            known = context.values.get((subject, feature.iri))
-            # What is too old, or only ordered, does not stand in the way of what can be derived today.
-            late = known is not None and known.gap.cause in _LATE
-            if known is not None and (known.facts or known.ruled_out or (known.gap.facts and not late)):
+            if not context.values.get((subject, feature.iri), Resolved()).open_to_derivation:
                 continue
             found = _DERIVATIONS[feature.derived_by](context, feature, subject)
             if found is not None:

@@ -18,6 +18,7 @@ class Gap:
 
 
 NOT_RECORDED = Gap(Cause.NOT_RECORDED)
+_LATE = frozenset({Cause.PENDING, Cause.STALE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,9 @@ class Resolved:
     facts: tuple[Fact, ...] = ()
     ruled_out: Mapping[str, Fact] = field(default_factory=dict)
     gap: Gap = NOT_RECORDED
+
+    @property
+    def open_to_derivation(self) -> bool:
+        """Whether a derived value may stand here: what is too old or only ordered is no obstacle, a conflict is."""
+        settled = self.facts or self.ruled_out
+        return not settled and (not self.gap.facts or self.gap.cause in _LATE)
