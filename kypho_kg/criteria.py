@@ -165,9 +165,9 @@ class Compiler:
             self._fail("oneOf stands only behind a choice")
         operands = self._members(node, construct)
         if construct == OWL + "intersectionOf":
-            operands = [o for o in operands if o != CASE]
-        elif CASE in operands:
-            self._fail("a union with Case itself holds of every case")
+            operands = [o for o in operands if o != bearer]  # whatever is asked here is one
+        elif bearer in operands:
+            self._fail(f"a union with {local(bearer)} itself holds of every one")
         children = tuple(self._expression(o, bearer) for o in operands)
         if not children:
             self._fail(f"{construct.removeprefix(OWL)} of nothing")

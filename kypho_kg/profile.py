@@ -18,8 +18,11 @@ from kypho_kg.vocabulary import (
     HAS_LESION,
     KYPHO,
     LABEL,
+    LESION,
     ON_PROPERTY,
     OWL,
+    PATIENT,
+    PROCEDURE,
     RDFS,
     SUBCLASS,
     TYPE,
@@ -42,6 +45,7 @@ _OWL_TYPES = frozenset(
         "NamedIndividual AllDisjointClasses AllDifferent"
     ).split()
 )
+_BEARERS = frozenset({LESION, PATIENT, PROCEDURE})
 _RULES = frozenset({"Latest", "HighestInWindow", "LowestInWindow"})
 _DERIVATIONS = frozenset(
     {"", "DifferenceOfDates", "CountOfLesions", "CountOfSessionLevels", "TrendOfSeries", "ScoreTotal"}
@@ -75,8 +79,8 @@ def _axioms(k: Knowledge) -> Iterator[str]:
             yield f"{name}: the only role chain is hasLesion o hasFinding -> hasFinding"
         elif p == SUBCLASS:
             yield from _subclass(k, s, str(o))
-        elif p == EQUIVALENT and not s.startswith("_:") and k.subsumes(KYPHO + "Finding", s):
-            yield f"{name}: a finding is primitive and has no definition"
+        elif p == EQUIVALENT and not s.startswith("_:"):
+            yield from _definition(k, s, str(o))
 
 
 def _owner(k: Knowledge, node: str) -> str:
@@ -103,6 +107,17 @@ def _subclass(k: Knowledge, lower: str, upper: str) -> Iterator[str]:
         prop = k.triples.resource(upper, ON_PROPERTY)
         what = f"{local(prop)} restriction" if prop else "anonymous class"
         yield f"{local(lower)} SubClassOf {what}: an existential or covering on a class is outside the axiom profile"
+
+
+def _definition(k: Knowledge, cls: str, definition: str) -> Iterator[str]:
+    """A definition must imply what is asserted above the class; a superclass that it does not name would say more."""
+    if k.subsumes(KYPHO + "Finding", cls):
+        yield f"{local(cls)}: a finding is primitive and has no definition"
+    head = k.triples.resource(definition, OWL + "intersectionOf")
+    conjuncts = k.triples.items(head) if head else ()
+    for bearer in _BEARERS & k.ancestors(cls):
+        if bearer not in conjuncts:
+            yield f"{local(cls)}: lies under {local(bearer)}, which its definition must name as a conjunct"
 
 
 def _is_value_closure(k: Knowledge, lower: str, upper: str) -> bool:
@@ -148,11 +163,7 @@ def _feature(k: Knowledge, f: Feature) -> Iterator[str]:
     t = k.triples
     types = t.resources(f.iri, TYPE)
     functional = OWL + "FunctionalProperty" in types
-    if len(t.resources(f.iri, KYPHO + "bearer")) != 1 or f.bearer not in {
-        KYPHO + "Patient",
-        KYPHO + "VertebralLesion",
-        KYPHO + "ProposedProcedure",
-    }:
+    if len(t.resources(f.iri, KYPHO + "bearer")) != 1 or f.bearer not in _BEARERS:
         yield f"{f.name}: needs exactly one bearer: Patient, VertebralLesion or ProposedProcedure"
     if not t.text(f.iri, LABEL):
         yield f"{f.name}: needs a label"

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, cautions, documentation
+from kypho_kg.classification import lesion_types
 from kypho_kg.criteria import Op
 from kypho_kg.errors import Problem
-from kypho_kg.evaluation import Proof
+from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import Need, needs, range_json
 from kypho_kg.guidelines import UNVERIFIED
 from kypho_kg.knowledge import Knowledge
@@ -66,7 +67,15 @@ def case_json(answer: Answer, case: CaseAnswer) -> Json:
         "as_of": str(answer.as_of),
         "constructed": answer.record.constructed,
         "files": list(answer.record.files),
-        "lesion": {"id": case.lesion.id, "level": level_names(k, case)},
+        "lesion": {
+            "id": case.lesion.id,
+            "level": level_names(k, case),
+            "types": [
+                {"type": local(t.iri), "label": k.label(t.iri)}
+                for t in lesion_types(case.snapshot, case.lesion.id)
+                if t.truth is Truth.MET
+            ],
+        },
         "procedure": procedure,
         "ignored": [{**_fact_json(k, f), "because": why} for f, why in case.snapshot.ignored],
         "stale": [{**_fact_json(k, f), "lookback_days": k.features[f.feature].lookback} for f in case.snapshot.stale],

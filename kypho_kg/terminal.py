@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
+from kypho_kg.classification import lesion_types
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_candidate_either_way, reasons
@@ -238,6 +239,9 @@ def print_explanation(console: Console, answer: Answer, case: CaseAnswer, a: Ass
     console.print(f"Not for: {a.guideline.misuse}", highlight=False, markup=False)
     for line, style in verdict_lines(a):
         console.print(Text("  " + line, style))
+    types = [k.plain(t.iri) for t in lesion_types(case.snapshot, case.lesion.id) if t.truth is Truth.MET]
+    if types:
+        console.print(Text(f"Derived types of the lesion: {', '.join(types)}", style="dim"))
     for clause in a.clauses:
         r = clause.recommendation
         head = Text(f"{r.id} ", style="bold")
