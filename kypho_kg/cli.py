@@ -6,9 +6,8 @@ invalid, 5 engine failure.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
+from dataclasses import replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -17,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kypho_kg import __version__
+from kypho_kg.cli_knowledge import guidelines_app, ontology_app
+from kypho_kg.cli_shared import Format, FormatOpt
+from kypho_kg.cli_shared import console as _console
+from kypho_kg.cli_shared import knowledge as _knowledge
+from kypho_kg.cli_shared import print_json as _print_json
 from kypho_kg.errors import KyphoKGError, Problem, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from kypho_kg.candidacy import Answer
-    from kypho_kg.knowledge import Knowledge
     from kypho_kg.record import Record
 
 app = typer.Typer(
@@ -34,17 +35,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-guidelines_app = typer.Typer(help="The guidelines of the knowledge base.", no_args_is_help=True)
-ontology_app = typer.Typer(help="The ontology.", no_args_is_help=True)
 app.add_typer(guidelines_app, name="guidelines")
 app.add_typer(ontology_app, name="ontology")
 
 
-class Format(StrEnum):
+class AssessFormat(StrEnum):
     """Output formats of ``assess``."""
 
     TABLE = "table"
     JSON = "json"
+    OWL = "owl"
 
 
 Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
@@ -60,7 +60,6 @@ ReadingOpt = Annotated[
 NoBridge = Annotated[bool, typer.Option("--no-bridge", help="Let no feature count as another.")]
 StateOpt = Annotated[str | None, typer.Option("--state", help="State of service: picks the policies in force.")]
 PayerOpt = Annotated[str | None, typer.Option("--payer", help="Payer: picks the policies in force.")]
-FormatOpt = Annotated[Format, typer.Option("--format", help="table or json.")]
 
 
 def main() -> None:
@@ -92,21 +91,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-def _knowledge() -> Knowledge:
-    from kypho_kg.loading import load_knowledge
-
-    return load_knowledge()
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # Piped output is data for another program or a file: wide enough not to cut words.
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    plain = False if os.environ.get("NO_COLOR") else None  # no escape codes at all, not even for bold
-    return Console(width=None if known else 160, force_terminal=plain, highlight=False, soft_wrap=False)
 
 
 def _day(text: str | None) -> date | None:
@@ -157,10 +141,6 @@ def _report(problems: list[Problem]) -> None:
         raise typer.Exit(3)
 
 
-def _print_json(data: object) -> None:
-    typer.echo(json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False))
-
-
 @app.command()
 def assess(
     files: Files,
@@ -172,11 +152,25 @@ def assess(
     no_bridge: NoBridge = False,
     state: StateOpt = None,
     payer: PayerOpt = None,
-    format_: FormatOpt = Format.TABLE,
+    lesion: Annotated[str | None, typer.Option("--lesion", help="Only the lesion with this id.")] = None,
+    format_: Annotated[
+        AssessFormat,
+        typer.Option("--format", help="table; json; or owl: one case as an ontology that imports the knowledge base."),
+    ] = AssessFormat.TABLE,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="With --format owl: write a file per case to this folder.")
+    ] = None,
 ) -> None:
     """Say what every guideline says of each lesion of a patient."""
     from kypho_kg import report, terminal
 
+    owl = format_ is AssessFormat.OWL
+    if output and not owl:
+        raise UsageError("--output goes with --format owl")
+    if owl and (guideline or assume or reading or state or payer):
+        raise UsageError(
+            "a case as OWL holds no verdict: --guideline, --assume, --reading, --state, --payer say nothing"
+        )
     answers, problems = _assess(
         files,
         as_of,
@@ -188,13 +182,35 @@ def assess(
         bridges=not no_bridge,
         payer=payer,
     )
-    if format_ is Format.JSON:
+    if lesion is not None:
+        answers = _only(answers, lesion)
+    if owl:
+        _write_owl(answers, output)
+    elif format_ is AssessFormat.JSON:
         _print_json(report.answers_json(answers, problems, f"kypho-kg {__version__}"))
     elif sum(len(a.cases) for a in answers) > 4:
         terminal.print_matrix(_console(), answers)
     else:
         terminal.print_cases(_console(), answers)
     _report(problems)
+
+
+def _only(answers: list[Answer], lesion: str) -> list[Answer]:
+    found = [replace(a, cases=tuple(c for c in a.cases if c.lesion.id == lesion)) for a in answers]
+    if answers and not any(a.cases for a in found):
+        known = ", ".join(c.lesion.id for a in answers for c in a.cases)
+        raise UsageError(f"no lesion {lesion!r}; known: {known or 'none'}")
+    return [a for a in found if a.cases]
+
+
+def _write_owl(answers: list[Answer], folder: Path | None) -> None:
+    from kypho_kg import case_export
+
+    if folder is None:
+        typer.echo(case_export.case_text(answers), nl=False)
+    else:
+        for path in case_export.write_cases(answers, folder):
+            typer.echo(str(path))
 
 
 @app.command()
@@ -277,56 +293,38 @@ def reason(
 @app.command()
 def query(
     name: Annotated[str, typer.Argument(help="Name of a bundled query, or a .rq file; 'list' lists the bundled ones.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Patient files: assessed under all guidelines, and queried too.")
+    ] = None,
+    as_of: AsOf = None,
+    with_: With = None,
+    assume: Assume = None,
+    no_bridge: NoBridge = False,
     format_: FormatOpt = Format.TABLE,
 ) -> None:
-    """Run a SPARQL query on the knowledge base."""
+    """Run a SPARQL query on the knowledge base, and on patients where their files are given."""
     from kypho_kg import querying
 
     if name == "list":
         for known, title in querying.bundled().items():
             typer.echo(f"{known:32} {title}")
         return
-    rows = querying.run(_knowledge(), name)
+    if not files and (as_of or with_ or assume or no_bridge):
+        raise UsageError("--as-of, --with, --assume and --no-bridge say how patient files are read: give some")
+    querying.query_text(name)  # a wrong name costs no assessment
+    answers: list[Answer] = []
+    problems: list[Problem] = []
+    if files:
+        every = list(_knowledge().guidelines)
+        answers, problems = _assess(files, as_of, with_, guidelines=every, assume=assume or (), bridges=not no_bridge)
+        if not answers:
+            _report(problems)
+    rows = querying.run(_knowledge(), name, answers)
     if format_ is Format.JSON:
         _print_json(rows)
     else:
         querying.print_rows(_console(), rows)
-
-
-@guidelines_app.command("list")
-def guidelines_list(format_: FormatOpt = Format.TABLE) -> None:
-    """List the guidelines."""
-    from kypho_kg import catalogue
-
-    k = _knowledge()
-    if format_ is Format.JSON:
-        _print_json([catalogue.summary(g) for g in k.guidelines.values()])
-    else:
-        catalogue.print_list(_console(), k)
-
-
-@guidelines_app.command("show")
-def guidelines_show(id_: Annotated[str, typer.Argument(metavar="ID")], format_: FormatOpt = Format.TABLE) -> None:
-    """Show a guideline as a checklist with its citations."""
-    from kypho_kg import catalogue
-
-    k = _knowledge()
-    guideline = k.guideline(id_)
-    if format_ is Format.JSON:
-        _print_json(catalogue.details(k, guideline))
-    else:
-        catalogue.print_guideline(_console(), k, guideline)
-
-
-@ontology_app.command("check")
-def ontology_check(
-    no_reasoner: Annotated[bool, typer.Option("--no-reasoner", help="Skip HermiT.")] = False,
-) -> None:
-    """Check profiles, shapes and consistency of the ontology."""
-    from kypho_kg import diagnosis
-
-    if not diagnosis.check_ontology(_console(), reasoner=not no_reasoner):
-        raise typer.Exit(4)
+    _report(problems)
 
 
 @app.command()

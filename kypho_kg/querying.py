@@ -1,19 +1,29 @@
-"""Bundled and own SPARQL queries on the knowledge base."""
+"""Bundled and own SPARQL queries on the knowledge base, and on assessed records beside it.
+
+A query that asks about patients says so in its header (``**Data:** patient files``).
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kypho_kg._resources import resource_dir
+from kypho_kg.case_graph import case_graphs
 from kypho_kg.errors import InputError, Problem, UsageError
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.store import Literal, Store, Term, refuse_remote
+from kypho_kg.mappings import GRAPH, load_mappings
+from kypho_kg.store import Literal, Store, Term, Triple, refuse_remote
 from kypho_kg.vocabulary import XSD, local
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kypho_kg.candidacy import Answer
+
+_ON_PATIENTS = re.compile(r"^# \*\*Data:\*\* patient files$", re.MULTILINE)
 _FOLDERS = ("competency", "qc", "explain", "cohort")
 Row = dict[str, str]
 
@@ -48,21 +58,39 @@ def query_text(name: str) -> str:
     return text
 
 
-def run(knowledge: Knowledge, name: str) -> list[Row]:
-    """Run a query on the knowledge base: rows of text, also for ASK (``answer``) and CONSTRUCT (s, p, o)."""
+def mapping_graph(knowledge: Knowledge, text: str) -> dict[str, Iterable[Triple]]:
+    """The codes of the terms as a graph of their own, for a query that names it; others are spared the reading."""
+    return {GRAPH: load_mappings(knowledge).triples()} if f"<{GRAPH}>" in text else {}
+
+
+def asks_about_patients(text: str) -> bool:
+    """Whether the header of a query says that it needs patient files."""
+    return bool(_ON_PATIENTS.search(text))
+
+
+def run(knowledge: Knowledge, name: str, answers: Sequence[Answer] = ()) -> list[Row]:
+    """Run a query: rows of text, also for ASK (``answer``) and CONSTRUCT (s, p, o).
+
+    :param answers: assessed records; what is asserted, inferred and judged of them stands beside the knowledge base in
+        a named graph each, and a pattern outside ``GRAPH`` sees all of it.
+    :raises UsageError: for an unknown query, one that does not parse, or one about patients without any.
+    """
     text = query_text(name)
-    store = Store(knowledge.triples)
+    if asks_about_patients(text) and not answers:
+        raise UsageError(f"{name} asks about patients: give patient files, as in 'kypho-kg query {name} patient.yaml'")
+    store = Store(knowledge.triples, {**case_graphs(answers), **mapping_graph(knowledge, text)}, union=True)
     form = store.form(text)
     if form == "ask":
         return [{"answer": str(store.ask(text)).lower()}]
     if form == "construct":
         return [
-            {"subject": _shown(s), "predicate": _shown(p), "object": _shown(o)} for s, p, o in store.construct(text)
+            {"subject": shown(s), "predicate": shown(p), "object": shown(o)} for s, p, o in store.construct(text)
         ]
-    return [{key: _shown(value) for key, value in row.items()} for row in store.select(text)]
+    return [{key: shown(value) for key, value in row.items()} for row in store.select(text)]
 
 
-def _shown(term: Term) -> str:
+def shown(term: Term) -> str:
+    """A term as a row shows it: a literal's text, one of our terms by its name, any other IRI in full."""
     return term.text if isinstance(term, Literal) else local(term).replace(XSD, "xsd:")
 
 

@@ -11,6 +11,7 @@ definitions, which keeps each test small.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -22,16 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kypho_kg.criteria import Op
-from kypho_kg.errors import EngineError, UsageError
+from kypho_kg.errors import EngineError, KnowledgeBaseError, UsageError
 from kypho_kg.evaluation import Truth
 from kypho_kg.guidelines import Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.owl_export import Axioms
 from kypho_kg.store import Literal, Term, Triple, Triples
-from kypho_kg.vocabulary import DEFINITION, KYPHO, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE
+from kypho_kg.vocabulary import DEFINITION, EQUIVALENT, KYPHO, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE, local
 
 MEMORY = "-Xmx2000M"
-_THING = OWL + "Thing"
+_THING, _NOTHING = OWL + "Thing", OWL + "Nothing"
 _ANNOTATIONS = frozenset(
     {DEFINITION, SKOS + "notation"}
     | {RDFS + n for n in ("label", "comment", "seeAlso", "isDefinedBy")}
@@ -40,6 +41,8 @@ _ANNOTATIONS = frozenset(
 _NO_AXIOM = frozenset({OWL + "Ontology", OWL + "AnnotationProperty"})
 _ANSWER = re.compile(r"^<?([^<>\s]+)>? is (not )?satisfiable\.$", re.MULTILINE)
 _VERSION = re.compile(r'version "([^"]+)"')
+_AXIOM = re.compile(r"^\s*(SubClassOf|EquivalentClasses)\(([^()]*)\)", re.MULTILINE)
+_IRI = re.compile(r"<([^<>]*)>")
 _FAILURE = re.compile(r"\b[\w.$]+(?:Exception|Error)\b")
 
 
@@ -102,17 +105,49 @@ def entailments(
 def check_consistency(knowledge: Knowledge, timeout: float = 300) -> ConsistencyReport:
     """Whether the ontology has a model, every named class can have a member, and strict readings lie in lenient ones.
 
-    :param timeout: seconds after which the reasoner is killed; it runs up to twice.
+    :param timeout: seconds after which the reasoner is killed; it runs up to three times.
     :raises EngineError: when the reasoner fails or runs out of time.
     """
-    triples = tuple(knowledge.triples)
+    bystanders = _bystanders(knowledge.triples)
+    triples = tuple(t for t in knowledge.triples if t[0] not in bystanders)
     classes = sorted(c for c in knowledge.triples.subjects(TYPE, OWL + "Class") if not c.startswith("_:"))
     try:
+        _satisfiable(knowledge, knowledge.triples, (), timeout)
         possible = _satisfiable(knowledge, triples, classes, timeout)
     except _Inconsistent:
         return ConsistencyReport(False)
     crossed = _crossed(knowledge, timeout)
     return ConsistencyReport(True, tuple(c for c in classes if not possible[c]), tuple(crossed))
+
+
+def classify(knowledge: Knowledge, timeout: float = 300) -> list[Triple]:
+    """The direct subclass axioms and the equivalences between named classes that follow from the ontology, sorted.
+
+    What follows for a class holds for each class that is equivalent to it.
+
+    :param timeout: seconds after which the reasoner is killed.
+    :raises KnowledgeBaseError: when the ontology is inconsistent or a class can have no member.
+    :raises EngineError: when the reasoner fails or runs out of time.
+    """
+    bystanders = _bystanders(knowledge.triples)
+    with _file(knowledge, (t for t in knowledge.triples if t[0] not in bystanders)) as path:
+        taxonomy = path.with_name("taxonomy.ofn")
+        _, errors = _run(["-c", "-o", str(taxonomy)], path, timeout)
+        if "InconsistentOntologyException" in errors:
+            raise KnowledgeBaseError("the ontology is inconsistent")
+        if not taxonomy.exists() or _FAILURE.search(errors):
+            raise _failure(errors)
+        axioms = [(kind, _IRI.findall(rest)) for kind, rest in _AXIOM.findall(taxonomy.read_text("utf-8"))]
+    same = {name: names for kind, names in axioms if kind == "EquivalentClasses" for name in names}
+    if _NOTHING in same:
+        empty = sorted(n for n in same[_NOTHING] if n != _NOTHING)
+        raise KnowledgeBaseError([f"{local(name)}: nothing can belong to this class" for name in empty])
+    found = {(a, EQUIVALENT, b) for names in same.values() for a in names for b in names if a < b}
+    for kind, names in axioms:
+        if kind == "SubClassOf" and _THING not in names:
+            lower, upper = (same.get(name, [name]) for name in names)
+            found |= {(a, SUBCLASS, b) for a in lower for b in upper}
+    return sorted(found)
 
 
 def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
@@ -150,6 +185,20 @@ def _bystanders(t: Triples) -> frozenset[str]:
     return frozenset(t.subjects(TYPE, OWL + "NamedIndividual")).difference(o for o in lists if isinstance(o, str))
 
 
+def satisfiable(
+    knowledge: Knowledge, triples: Iterable[Triple], classes: Sequence[str], timeout: float
+) -> dict[str, bool]:
+    """For each class, whether anything can belong to it by the given axioms; nothing can if they have no model.
+
+    :param triples: axioms and declarations; what the knowledge base declares as annotation is left out.
+    :raises EngineError: when the reasoner fails or runs out of time.
+    """
+    try:
+        return _satisfiable(knowledge, triples, classes, timeout)
+    except _Inconsistent:
+        return dict.fromkeys(classes, False)
+
+
 def java_version() -> str:
     """The version of Java that the reasoner runs on.
 
@@ -173,23 +222,36 @@ def _satisfiable(
     knowledge: Knowledge, triples: Iterable[Triple], classes: Sequence[str], timeout: float
 ) -> dict[str, bool]:
     """For each class, whether anything can belong to it."""
-    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
-    logical = (t for t in triples if t[1] not in annotations and not (t[1] == TYPE and t[2] in _NO_AXIOM))
     asked = dict.fromkeys((_THING, *classes))
-    with tempfile.TemporaryDirectory(prefix="kypho-kg-") as folder:
-        path = Path(folder) / "case.nt"
-        path.write_text("".join(_lines(logical)), "utf-8")
+    with _file(knowledge, triples) as path:
         output, errors = _run([f"-k<{c}>" for c in asked], path, timeout)
     if "InconsistentOntologyException" in errors:
         raise _Inconsistent
     answers = {iri: not negated for iri, negated in _ANSWER.findall(output)}
     # HermiT ends with code 0 after some failures: only a full set of answers is one. Its messages may quote the case.
     if answers.keys() != asked.keys():
-        failure = _FAILURE.search(errors)
-        raise EngineError(f"the reasoner failed: {failure.group() if failure else 'no answer'}")
+        raise _failure(errors)
     if not answers.pop(_THING):
         raise _Inconsistent
     return answers
+
+
+def _failure(errors: str) -> EngineError:
+    failure = _FAILURE.search(errors)
+    return EngineError(f"the reasoner failed: {failure.group() if failure else 'no answer'}")
+
+
+@contextlib.contextmanager
+def _file(knowledge: Knowledge, triples: Iterable[Triple]) -> Iterator[Path]:
+    """A private file with the logical axioms."""
+    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    logical = (
+        t for t in triples if not annotations & {t[0], t[1]} and not (t[1] == TYPE and t[2] in _NO_AXIOM)
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="kypho-kg-") as folder:
+        path = Path(folder) / "case.nt"
+        path.write_text("".join(_lines(logical)), "utf-8")
+        yield path
 
 
 def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import functools
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from kypho_kg.criteria import Criterion
+from kypho_kg.criteria import Criterion, Op
 from kypho_kg.errors import KnowledgeBaseError
 from kypho_kg.evaluation import Evaluator, Proof, Truth
 from kypho_kg.knowledge import Knowledge
@@ -112,14 +112,19 @@ def _item(k: Knowledge, node: str, bearer: str) -> Item:
 
 
 def _option(k: Knowledge, node: str, bearer: str) -> Option:
-    condition = k.triples.resource(node, KYPHO + "optionCondition") or ""
+    inside = k.triples.resource(node, KYPHO + "optionCondition") or ""
+    outside = k.triples.resource(node, KYPHO + "holdsOutside") or ""
     points = k.triples.text(node, KYPHO + "points")
-    if not condition or not points:
-        raise KnowledgeBaseError(f"{local(node)}: an option needs a condition and points")
+    if bool(inside) == bool(outside) or not points:
+        raise KnowledgeBaseError(
+            f"{local(node)}: an option needs points and one condition, inside or outside of a class"
+        )
     try:
-        return Option(k.criterion(condition, bearer), bearer, Decimal(points))
+        condition = k.criterion(inside or outside, bearer)
     except KnowledgeBaseError:
-        return Option(k.criterion(condition, PATIENT_CLASS), PATIENT_CLASS, Decimal(points))
+        bearer = PATIENT_CLASS
+        condition = k.criterion(inside or outside, bearer)
+    return Option(Criterion(Op.NOT, (condition,)) if outside else condition, bearer, Decimal(points))
 
 
 def with_scores(snapshot: Snapshot, scores: tuple[Score, ...]) -> Snapshot:

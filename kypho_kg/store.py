@@ -7,7 +7,7 @@ literal a :class:`Literal`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,7 +149,7 @@ def _node(term: str) -> ox.NamedNode | ox.BlankNode:
     return ox.BlankNode(term[2:].replace("-", "")) if term.startswith("_:") else ox.NamedNode(term)
 
 
-def _oxigraph(triple: Triple) -> ox.Quad:
+def _oxigraph(triple: Triple, graph: str = "") -> ox.Quad:
     s, p, o = triple
     if isinstance(o, Literal):
         value: ox.Literal | ox.NamedNode | ox.BlankNode = (
@@ -159,15 +159,28 @@ def _oxigraph(triple: Triple) -> ox.Quad:
         )
     else:
         value = _node(o)
-    return ox.Quad(_node(s), ox.NamedNode(p), value)
+    return ox.Quad(_node(s), ox.NamedNode(p), value, ox.NamedNode(graph) if graph else None)
 
 
 class Store:
-    """An in-memory graph that answers SPARQL."""
+    """An in-memory graph that answers SPARQL.
 
-    def __init__(self, triples: Iterable[Triple] = ()) -> None:
+    :param named: further graphs by name, which ``GRAPH`` reaches and a plain pattern does not.
+    :param union: a plain pattern reaches the named graphs too.
+    """
+
+    def __init__(
+        self,
+        triples: Iterable[Triple] = (),
+        named: Mapping[str, Iterable[Triple]] | None = None,
+        *,
+        union: bool = False,
+    ) -> None:
         self._store = ox.Store()
+        self._union = union
         self._store.extend(map(_oxigraph, triples))
+        for name, rows in (named or {}).items():
+            self._store.extend(_oxigraph(row, name) for row in rows)
 
     def select(self, query: str) -> list[dict[str, Term]]:
         """Rows of a SELECT query; an unbound variable has no key.
@@ -207,7 +220,7 @@ class Store:
 
     def _run(self, query: str) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
         try:
-            return self._store.query(query)
+            return self._store.query(query, use_default_graph_as_union=self._union)
         except SyntaxError as error:
             raise UsageError(f"SPARQL: {error}") from None
         except (OSError, RuntimeError, ValueError) as error:

@@ -21,12 +21,12 @@ from kypho_kg.record import Record
 from kypho_kg.vocabulary import local
 
 RECORD_SHAPES = ("case.ttl", "fact.ttl", "lesion.ttl", "patient.ttl", "procedure.ttl", "record.ttl", "source.ttl")
-KNOWLEDGE_SHAPES = ("guideline.ttl", "recommendation.ttl")
+KNOWLEDGE_SHAPES = ("evidence.ttl", "guideline.ttl", "recommendation.ttl", "study.ttl")
 
 _TERMS = """
     NodeShape PropertyShape SPARQLConstraint IRI Violation Warning alternativePath class datatype equals hasValue in
     inversePath lessThanOrEquals maxCount maxInclusive message minCount minInclusive minLength nodeKind path pattern
-    property select severity sparql targetClass targetNode targetSubjectsOf
+    property select severity sparql targetClass targetNode targetSubjectsOf zeroOrMorePath
 """
 SHACL_TERMS = frozenset(SH[name] for name in _TERMS.split())
 """The terms of SHACL that the shapes may use. A misspelt constraint would otherwise be skipped in silence."""
@@ -43,7 +43,7 @@ _RECORD_CLASSES = frozenset(
         *(KYPHO.VertebralLesion, KYPHO.Case, KYPHO.ProposedProcedure),
     }
 )
-_KNOWLEDGE_CLASSES = frozenset({KYPHO.Guideline, KYPHO.Recommendation})
+_KNOWLEDGE_CLASSES = frozenset({KYPHO.EvidenceStatement, KYPHO.Guideline, KYPHO.Recommendation, KYPHO.Study})
 
 
 class Severity(enum.StrEnum):
@@ -100,7 +100,7 @@ def validate_record(record: Record) -> ValidationReport:
 
 
 def validate_knowledge_base(graph: Graph) -> ValidationReport:
-    """Check the guidelines and recommendations of the ontology, given as its whole closure.
+    """Check the guidelines, recommendations, studies and evidence of the ontology, given as its whole closure.
 
     :raises ShapeError: when a shape is broken or has no target in the graph.
     """
@@ -113,7 +113,7 @@ def validate_knowledge_base(graph: Graph) -> ValidationReport:
 
 
 def check_knowledge_base(knowledge: Knowledge) -> int:
-    """Make sure that a loaded knowledge base conforms; returns how many guidelines and clauses were checked.
+    """Make sure that a loaded knowledge base conforms; returns how many of their nodes were checked.
 
     :raises KnowledgeBaseError: with every violation.
     :raises ShapeError: when a shape is broken or has no target.

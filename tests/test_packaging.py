@@ -86,9 +86,9 @@ def test_wheel_holds_the_package_and_nothing_else(wheel_names: set[str]) -> None
     assert "kypho_kg/py.typed" in code
 
 
-def test_wheel_carries_both_licences(wheel_names: set[str]) -> None:
+def test_wheel_carries_both_licences_and_the_notices(wheel_names: set[str]) -> None:
     licences = {name.partition("/licenses/")[2] for name in wheel_names if "/licenses/" in name}
-    assert licences == {"LICENSE", "ontology/LICENSE"}
+    assert licences == {"LICENSE", "NOTICE", "ontology/LICENSE"}
 
 
 def test_sdist_holds_the_data_of_the_tree(built: Path) -> None:
@@ -97,7 +97,7 @@ def test_sdist_holds_the_data_of_the_tree(built: Path) -> None:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     missing = {name for folder in (*DATA, "kypho_kg", "tests", "examples") for name in files_of(folder)} - names
     assert missing == set()
-    assert {"LICENSE", "Makefile", "README.md", "pyproject.toml"} <= names
+    assert {"LICENSE", "Makefile", "NOTICE", "README.md", "pyproject.toml"} <= names
 
 
 def test_version_is_said_once(wheel: Path) -> None:

@@ -100,7 +100,7 @@ def ontology() -> Graph:
 
 
 def test_count() -> None:
-    assert (len(INVALID), len(VALID), len(FILES)) == (245, 49, 9)
+    assert (len(INVALID), len(VALID), len(FILES)) == (465, 82, 11)
 
 
 def test_every_shapes_file_is_loaded() -> None:

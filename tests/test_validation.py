@@ -265,7 +265,9 @@ def test_a_clause_without_effect() -> None:
 def test_the_loaded_knowledge_base_conforms() -> None:
     knowledge = load_knowledge()
     clauses = sum(len(g.recommendations) for g in knowledge.guidelines.values())
-    assert check_knowledge_base(knowledge) == len(knowledge.guidelines) + clauses
+    evidence = sum(len(knowledge.triples.subjects(str(RDF.type), K + c)) for c in ("EvidenceStatement", "Study"))
+    assert evidence > 200
+    assert check_knowledge_base(knowledge) == len(knowledge.guidelines) + clauses + evidence
 
 
 def test_a_loaded_knowledge_base_that_does_not_conform(edit_shapes: Callable[[str, str, str], None]) -> None:

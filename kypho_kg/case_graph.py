@@ -1,0 +1,235 @@
+"""Assessed records as three named graphs that SPARQL asks beside the knowledge base.
+
+*Asserted* is what the record says, *inferred* what the snapshot adds to it (values as of the date, derived facts, types
+of lesions, what is withheld), *judged* what the guidelines say of it. The last two can be dropped and derived again:
+they hold the same triples then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from decimal import Decimal
+
+from kypho_kg import graph
+from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, Conclusion
+from kypho_kg.classification import lesion_types
+from kypho_kg.criteria import Op
+from kypho_kg.evaluation import Proof, Truth
+from kypho_kg.explanation import deciding
+from kypho_kg.record import LESION, PROCEDURE, Fact, Polarity, Range, Record
+from kypho_kg.snapshot import Snapshot
+from kypho_kg.state import Gap, Resolved
+from kypho_kg.store import Literal, Triple
+from kypho_kg.vocabulary import HAS_FINDING, KYPHO, SKOS, TYPE, XSD, local
+
+ASSERTED = "urn:kypho:graph:asserted"
+INFERRED = "urn:kypho:graph:inferred"
+JUDGED = "urn:kypho:graph:judged"
+
+_FACT_OF = "http://www.w3.org/ns/prov#wasDerivedFrom"
+_TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTruth"}
+
+
+def case_graphs(answers: Iterable[Answer]) -> Mapping[str, list[Triple]]:
+    """The triples of each of the three graphs, by the name of the graph; the same answers give the same triples."""
+    graphs: dict[str, list[Triple]] = {ASSERTED: [], INFERRED: [], JUDGED: []}
+    for answer in answers:
+        graphs[ASSERTED].extend(graph.plain_triples(graph.record_graph(answer.record)))
+        if answer.cases:
+            writer = _Writer(answer, answer.cases[0].snapshot)
+            graphs[INFERRED].extend(dict.fromkeys(writer.inferred()))
+            graphs[JUDGED].extend(dict.fromkeys(writer.judged()))
+    return graphs
+
+
+class _Writer:
+    """Writes what is inferred and judged of one patient."""
+
+    def __init__(self, answer: Answer, snapshot: Snapshot) -> None:
+        self.answer = answer
+        self.record: Record = answer.record
+        self.snapshot = snapshot
+        self.derived = tuple(dict.fromkeys(self._derived()))
+        self._names = _names(self.record, self.derived)
+
+    def _subject(self, subject: str) -> str:
+        if subject.startswith(LESION):
+            return str(graph.lesion_iri(self.record, subject.removeprefix(LESION)))
+        return str((graph.procedure_iri if subject == PROCEDURE else graph.patient_iri)(self.record))
+
+    def _links(self, node: str, predicate: str, facts: Iterable[Fact]) -> Iterator[Triple]:
+        for fact in facts:
+            name = self._names(fact)
+            if name:
+                yield node, predicate, name
+
+    # -- inferred
+
+    def _derived(self) -> Iterator[Fact]:
+        """Facts that rules yielded, before the facts that rest on them."""
+        snapshot, assumed = self.snapshot, [a.assumed for c in self.answer.cases for a in c.assessments if a.assumed]
+
+        def visit(fact: Fact) -> Iterator[Fact]:
+            for premise in fact.premises:
+                yield from visit(premise)
+            if fact.rule:
+                yield fact
+
+        values = (f for state in snapshot.values.values() for f in (*state.facts, *state.ruled_out.values()))
+        for fact in (*snapshot.derived, *values, *(f for a in assumed for f in a.assumptions)):
+            yield from visit(fact)
+
+    def inferred(self) -> Iterator[Triple]:
+        """What follows from the record as of the date, before any guideline is asked."""
+        record, snapshot = self.record, self.snapshot
+        yield from graph.plain_triples(graph.derived_facts_graph(record, self.derived))
+        for index, fact in enumerate(self.derived):
+            node = str(graph.derived_fact_iri(record, index))
+            yield node, KYPHO + "yieldedBy", fact.rule
+            yield from self._links(node, _FACT_OF, fact.premises)
+        for (subject, feature), state in sorted(snapshot.values.items()):
+            yield from self._state(subject, feature, state)
+        for subject in (*snapshot.subjects(), PROCEDURE):
+            yield from self._findings(subject)
+        for fact in snapshot.stale:
+            yield from self._left_out(fact, "stale")
+        for fact, reason in snapshot.ignored:
+            yield from self._left_out(fact, reason)
+        for case in self.answer.cases:
+            node = self._subject(LESION + case.lesion.id)
+            for type_ in lesion_types(snapshot, case.lesion.id):
+                if type_.truth is Truth.MET:
+                    yield node, TYPE, type_.iri
+                elif type_.truth is Truth.UNKNOWN:
+                    yield node, KYPHO + "possibleType", type_.iri
+
+    def _state(self, subject: str, feature: str, state: Resolved) -> Iterator[Triple]:
+        """The value of a feature as of the date, as far as it is one value; else the bounds or the cause."""
+        node, value = self._subject(subject), state.value
+        if isinstance(value, Range):
+            if value.exact is not None:
+                yield node, feature, _decimal(value.exact)
+        elif isinstance(value, frozenset):
+            if len(value) == 1:
+                yield node, feature, next(iter(value))
+        elif isinstance(value, str):
+            named = f"{node}/value/{local(feature)}"
+            yield node, feature, named
+            yield named, TYPE, value
+        if state.gap.facts:
+            yield from self._open_point(f"{node}/open/{local(feature)}", subject, feature, state.gap)
+
+    def _findings(self, subject: str) -> Iterator[Triple]:
+        node, snapshot = self._subject(subject), self.snapshot
+        for cls in sorted({f.feature for f in snapshot.present.get(subject, ())}):
+            named = f"{node}/finding/{local(cls)}"
+            yield node, HAS_FINDING, named
+            yield named, TYPE, cls
+        for cls in sorted({f.feature for f in snapshot.absent.get(subject, ())}):
+            yield node, KYPHO + "ruledOut", cls
+        for cls, gap in snapshot.gaps.get(subject, ()):
+            yield from self._open_point(f"{node}/open/{local(cls)}", subject, cls, gap)
+
+    def _left_out(self, fact: Fact, reason: str) -> Iterator[Triple]:
+        name = self._names(fact)
+        if name:
+            yield name, KYPHO + "leftOut", Literal(reason)
+
+    def _open_point(self, node: str, subject: str, feature: str, gap: Gap) -> Iterator[Triple]:
+        yield node, TYPE, KYPHO + "OpenPoint"
+        if subject:
+            yield node, KYPHO + "aboutSubject", self._subject(subject)
+        yield node, KYPHO + "feature", feature
+        yield node, KYPHO + "causeOfUnknown", KYPHO + gap.cause
+        if gap.reason:
+            yield node, KYPHO + "reason", Literal(gap.reason)
+        yield from self._links(node, KYPHO + "restsOnFact", gap.facts)
+
+    # -- judged
+
+    def judged(self) -> Iterator[Triple]:
+        """What each guideline says of each case, clause by clause."""
+        for case in self.answer.cases:
+            for assessment in case.assessments:
+                yield from self._assessment(case, assessment)
+
+    def _assessment(self, case: CaseAnswer, a: Assessment) -> Iterator[Triple]:
+        whole = str(graph.case_iri(self.record, case.lesion.id))
+        node = f"{whole}/assessment/{a.guideline.id}"
+        yield from _conclusion(node, whole, a, a.conclusion)
+        if a.reading:
+            yield node, KYPHO + "inVariant", self._reading(a, a.reading)
+        for reading, conclusion in a.readings.items():
+            variant = f"{node}/reading/{reading or 'none'}"
+            yield from _conclusion(variant, whole, a, conclusion)
+            if reading:
+                yield variant, KYPHO + "inVariant", self._reading(a, reading)
+        if a.assumed:
+            variant = f"{node}/assumed"
+            yield from _conclusion(variant, whole, a, a.assumed.conclusion)
+            for name in a.assumed.policies:
+                yield variant, KYPHO + "inVariant", self.answer.knowledge.policy(name).iri
+            yield from self._links(variant, _FACT_OF, a.assumed.assumptions)
+        for clause in a.counted:
+            yield from self._clause(f"{node}/{clause.recommendation.clause}", node, clause)
+
+    def _reading(self, a: Assessment, name: str) -> str:
+        t = self.answer.knowledge.triples
+        known = set(t.subjects(TYPE, KYPHO + "Reading"))
+        return next(iri for iri in t.subjects(SKOS + "notation", Literal(name)) if iri in known)
+
+    def _clause(self, node: str, assessment: str, clause: ClauseResult) -> Iterator[Triple]:
+        yield assessment, KYPHO + "considers", clause.recommendation.iri
+        yield assessment, KYPHO + "hasClauseTruth", node
+        yield node, TYPE, KYPHO + "ClauseTruth"
+        yield node, KYPHO + "ofRecommendation", clause.recommendation.iri
+        yield node, KYPHO + "effect", KYPHO + clause.recommendation.effect
+        yield node, KYPHO + "truth", KYPHO + _TRUTHS[clause.truth]
+        if clause.truth is not Truth.UNKNOWN:
+            for leaf in deciding(clause.proof):
+                yield from self._links(node, KYPHO + "restsOnFact", leaf.facts)
+            return
+        points = dict.fromkeys(map(_point, clause.proof.unknown_leaves()))
+        for number, (subject, feature, gap) in enumerate(points, start=1):
+            point = f"{node}/open/{number}"
+            yield node, KYPHO + "hasOpenPoint", point
+            yield from self._open_point(point, subject, feature, gap)
+
+
+def _point(leaf: Proof) -> tuple[str, str, Gap]:
+    """Subject, feature and gap of an unknown leaf; of a band that the source leaves open, the class itself."""
+    assert leaf.gap is not None
+    c = leaf.criterion
+    return leaf.subject, c.name if c.op is Op.OPEN else c.term, leaf.gap
+
+
+def _conclusion(node: str, case: str, a: Assessment, conclusion: Conclusion) -> Iterator[Triple]:
+    yield node, TYPE, KYPHO + "Assessment"
+    yield node, KYPHO + "ofCase", case
+    yield node, KYPHO + "byGuideline", a.guideline.iri
+    yield node, KYPHO + "verdict", KYPHO + conclusion.verdict
+    for verdict in conclusion.reachable:
+        yield node, KYPHO + "reachable", KYPHO + verdict
+
+
+def _names(record: Record, derived: Iterable[Fact]) -> Callable[[Fact], str]:
+    """The nodes of recorded and derived facts; the snapshot may have turned a fact into an indeterminate one."""
+    exact: dict[Fact, str] = {}
+    loose: dict[Fact, str] = {}
+    nodes = [(f, str(graph.fact_iri(record, i))) for i, f in enumerate(record.facts)]
+    nodes += [(f, str(graph.derived_fact_iri(record, i))) for i, f in enumerate(derived)]
+    for fact, node in nodes:
+        exact.setdefault(fact, node)
+        loose.setdefault(_loosely(fact), node)
+    return lambda fact: exact.get(fact) or loose.get(_loosely(fact)) or ""
+
+
+def _loosely(fact: Fact) -> Fact:
+    """A fact without what the snapshot changes in it."""
+    value = None if isinstance(fact.value, str) else fact.value
+    return replace(fact, value=value, polarity=Polarity.PRESENT, cause=None, premises=())
+
+
+def _decimal(number: Decimal) -> Literal:
+    return Literal(f"{number:f}", XSD + "decimal")

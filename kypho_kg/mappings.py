@@ -1,0 +1,363 @@
+"""Mappings between terms of the ontology and the codes of terminologies, read from SSSOM files.
+
+A mapping says how a code (the object) stands to a term of ours (the subject). Only an exact match and a narrow match
+(the code is narrower than the term) let a record with the code fall under the term: :meth:`Mappings.codes` and
+:meth:`Mappings.facts` give these alone. The other predicates serve search, and a row with the modifier ``Not``
+withdraws what it names. One code may have several rows: it then states several facts.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from kypho_kg._resources import resource_dir
+from kypho_kg.criteria import Op
+from kypho_kg.errors import InputError, KnowledgeBaseError, Problem
+from kypho_kg.knowledge import Feature, Knowledge
+from kypho_kg.store import Literal, Triple
+from kypho_kg.vocabulary import SKOS, TYPE
+
+GRAPH: Final = "https://w3id.org/kypho/mappings"
+"""The named graph of the mappings."""
+
+EXACT: Final = "skos:exactMatch"
+NARROW: Final = "skos:narrowMatch"
+ASSIGNING: Final = (EXACT, NARROW)
+PREDICATES: Final = (*ASSIGNING, "skos:closeMatch", "skos:broadMatch", "skos:relatedMatch")
+
+_REQUIRED = ("subject_id", "predicate_id", "object_id", "mapping_justification")
+_HEADER = ("mapping_set_id", "license")
+_SYSTEM_COLUMNS = ("prefix", "name", "fhir_system", "other_systems", "omop_vocabulary", "aliases", "iri_stem")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A terminology, with the names it has in records."""
+
+    prefix: str
+    """The prefix of its CURIEs."""
+    name: str
+    iri_stem: str
+    fhir_system: str = ""
+    omop_vocabulary: str = ""
+    names: frozenset[str] = frozenset()
+    """Every name and URI that means this terminology, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class TermMapping:
+    """One row of a SSSOM file."""
+
+    subject: str
+    """IRI of our term."""
+    predicate: str
+    """CURIE of the SKOS predicate."""
+    negated: bool
+    prefix: str
+    """CURIE prefix of the terminology."""
+    code: str
+    label: str = ""
+    """The terminology's label of the code; empty where its licence asks for that."""
+    confidence: Decimal | None = None
+    comment: str = ""
+    evidence: str = ""
+    source: str = ""
+    """File and line."""
+
+    @property
+    def assigns(self) -> bool:
+        """Whether a record with the code falls under the term."""
+        return self.predicate in ASSIGNING and not self.negated
+
+    @property
+    def curie(self) -> str:
+        """The code with its prefix."""
+        return f"{self.prefix}:{self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class CodedFact:
+    """What a code says in terms of features: that a finding is there, or which value a feature has."""
+
+    feature: Feature
+    value: str | None
+    """IRI of the value of a category or choice; ``None`` for a finding, and for a quantity, whose value the record
+    gives."""
+    mapping: TermMapping
+
+
+class Mappings:
+    """Lookups over the rows of one or more SSSOM files. Made by :func:`load_mappings`."""
+
+    def __init__(self, rows: Iterable[TermMapping], systems: Iterable[System], sha256: str = "") -> None:
+        self.rows = tuple(rows)
+        self.systems: Mapping[str, System] = MappingProxyType({s.prefix: s for s in systems})
+        self.sha256 = sha256
+        self._names = {name: s.prefix for s in self.systems.values() for name in s.names}
+        self._withdrawn = {(r.subject, r.predicate, r.prefix, r.code) for r in self.rows if r.negated}
+        self._by_code: dict[str, list[TermMapping]] = defaultdict(list)
+        self._by_term: dict[str, list[TermMapping]] = defaultdict(list)
+        for row in self.rows:
+            self._by_code[_folded(row.code)].append(row)
+            self._by_term[row.subject].append(row)
+
+    def system(self, name: str) -> System | None:
+        """The terminology of a CURIE prefix, a FHIR system URI, an OMOP vocabulary id or another known name."""
+        prefix = self._names.get(name.strip().rstrip("/").lower())
+        return self.systems[prefix] if prefix else None
+
+    def search(self, code: str, system: str = "") -> tuple[TermMapping, ...]:
+        """All rows of a code, whatever their predicate; rows with ``Not`` too.
+
+        :param code: bare, as a CURIE, or as ``system|code``; case and dots do not matter.
+        :param system: any name of a terminology; empty for any terminology. An unknown one has no rows.
+        """
+        for separator in ("|", ":"):
+            before, found, after = code.rpartition(separator)
+            if found and self.system(before):
+                system, code = system or before, after
+        if not system:
+            return tuple(self._by_code.get(_folded(code), ()))
+        known = self.system(system)
+        return tuple(r for r in self._by_code.get(_folded(code), ()) if known and r.prefix == known.prefix)
+
+    def codes(self, code: str, system: str = "") -> tuple[TermMapping, ...]:
+        """The rows by which a record with the code falls under a term: exact and narrow, and not withdrawn."""
+        return tuple(r for r in self.search(code, system) if self._holds(r) and r.assigns)
+
+    def of_term(self, iri: str) -> tuple[TermMapping, ...]:
+        """The rows of a term that are not withdrawn."""
+        return tuple(r for r in self._by_term.get(iri, ()) if self._holds(r))
+
+    def facts(self, code: str, knowledge: Knowledge, system: str = "") -> tuple[CodedFact, ...]:
+        """What a record with the code states, one entry per feature and value.
+
+        A term that no record can state (a structure, a derived type) gives no fact. A fact of a lesion or a procedure
+        holds for the one that the record ties the code to, and for none where it ties it to none.
+        """
+        owners = value_owners(knowledge)
+        found: dict[tuple[str, str | None], CodedFact] = {}
+        for row in self.codes(code, system):
+            feature = knowledge.features.get(row.subject)
+            pairs = [(feature, None)] if feature else [(f, row.subject) for f in owners.get(row.subject, ())]
+            for owner, value in pairs:
+                found.setdefault((owner.iri, value), CodedFact(owner, value, row))
+        return tuple(found.values())
+
+    def triples(self) -> Iterator[Triple]:
+        """The positive rows as SKOS, with the notation, label and terminology of each code."""
+        described = set()
+        for row in self.rows:
+            if not self._holds(row):
+                continue
+            system = self.systems[row.prefix]
+            iri = system.iri_stem + row.code
+            yield row.subject, SKOS + row.predicate.partition(":")[2], iri
+            if iri not in described:
+                described.add(iri)
+                yield iri, SKOS + "notation", Literal(row.code)
+                if system.fhir_system:
+                    yield iri, SKOS + "inScheme", system.fhir_system
+                if row.label:
+                    yield iri, SKOS + "prefLabel", Literal(row.label)
+
+    def _holds(self, row: TermMapping) -> bool:
+        return not row.negated and (row.subject, row.predicate, row.prefix, row.code) not in self._withdrawn
+
+
+def _folded(code: str) -> str:
+    """Claims drop the dots of a code, and people its case."""
+    return code.strip().replace(".", "").upper()
+
+
+@functools.lru_cache(maxsize=4)
+def value_owners(knowledge: Knowledge) -> Mapping[str, tuple[Feature, ...]]:
+    """The category and choice features that have a term as a value."""
+    owners: dict[str, list[Feature]] = defaultdict(list)
+    for feature in knowledge.features.values():
+        if feature.kind in (Op.CATEGORY, Op.CHOICE):
+            for value in feature.values:
+                owners[value].append(feature)
+    return {value: tuple(sorted(fs, key=lambda f: f.iri)) for value, fs in owners.items()}
+
+
+def read_systems(path: Path) -> tuple[System, ...]:
+    """The terminologies with their names, from a table.
+
+    :raises KnowledgeBaseError: when the table is missing or lacks a column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            missing = set(_SYSTEM_COLUMNS) - set(table.fieldnames or ())
+            if missing:
+                raise KnowledgeBaseError(f"{path.name}:1: missing column {', '.join(sorted(missing))}")
+            return tuple(map(_system, table))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KnowledgeBaseError(f"{path.name}: cannot be read: {error}") from None
+
+
+def _system(row: Mapping[str, str]) -> System:
+    names = [row["prefix"], row["name"], row["fhir_system"], row["omop_vocabulary"]]
+    names += row["aliases"].split("|") + row["other_systems"].split("|")
+    return System(
+        prefix=row["prefix"],
+        name=row["name"],
+        iri_stem=row["iri_stem"],
+        fhir_system=row["fhir_system"],
+        omop_vocabulary=row["omop_vocabulary"],
+        names=frozenset(n.strip().rstrip("/").lower() for n in names if n.strip()),
+    )
+
+
+def read_sssom(path: Path, declared: Knowledge, known: Sequence[System] = ()) -> tuple[list[TermMapping], list[System]]:
+    """The rows of one SSSOM file, and the terminologies that its header adds to the known ones.
+
+    :param declared: the knowledge base that must declare every subject.
+    :raises InputError: with every problem: file, line, column and value.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Problem(path.name, f"cannot be read: {error}", "a SSSOM table in UTF-8")) from None
+    start = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    header, prefixes = _header([line[1:] for line in lines[:start]])
+    problems = [Problem(f"{path.name}:1", f"the header has no {key}") for key in _HEADER if key not in header]
+    reader = csv.DictReader(lines[start:], delimiter="\t", quoting=csv.QUOTE_NONE)
+    columns = reader.fieldnames or ()
+    problems += [Problem(f"{path.name}:{start + 1}", f"missing column {c}") for c in _REQUIRED if c not in columns]
+    if problems:
+        raise InputError(problems)
+    stems = {s.prefix: s.iri_stem for s in known}
+    for prefix, stem in prefixes.items():
+        if stems.setdefault(prefix, stem) != stem:
+            what = f"curie_map {prefix}: {stem!r} is not what it is elsewhere"
+            problems.append(Problem(f"{path.name}:1", what, repr(stems[prefix])))
+    is_term = functools.cache(lambda iri: bool(declared.triples.objects(iri, TYPE)))
+    rows, file = [], path.name
+    for number, cells in enumerate(reader, start=start + 2):
+        wrong = list(_row_problems(cells, f"{file}:{number}", prefixes, is_term))
+        problems += wrong
+        if not wrong:
+            rows.append(_row(cells, f"{file}:{number}", prefixes))
+    if problems:
+        raise InputError(problems)
+    used = {r.prefix for r in rows} - {s.prefix for s in known}
+    return rows, [System(p, p, prefixes[p], names=frozenset({p.lower()})) for p in sorted(used)]
+
+
+_decimal = functools.lru_cache(maxsize=64)(Decimal)
+
+
+def _header(lines: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The scalars of a YAML header and its ``curie_map``; a SSSOM file needs no more of YAML to be read."""
+    scalars: dict[str, str] = {}
+    prefixes: dict[str, str] = {}
+    section = ""
+    for line in lines:
+        key, found, value = line.strip().partition(":")
+        if not found:
+            continue
+        value = value.strip().strip("\"'")
+        if not line.startswith((" ", "\t")):
+            section = key
+            scalars[key] = value
+        elif section == "curie_map":
+            prefixes[key.strip("\"'")] = value
+    return scalars, prefixes
+
+
+def _row_problems(
+    cells: Mapping[str, str | None], where: str, prefixes: Mapping[str, str], is_term: Callable[[str], bool]
+) -> Iterator[Problem]:
+    if None in cells or None in cells.values():
+        yield Problem(where, "the row has more or fewer cells than the table has columns")
+        return
+    for column in ("subject_id", "object_id"):
+        prefix, found, name = (cells[column] or "").partition(":")
+        if not found or not name or prefix not in prefixes:
+            expected = "prefix:name with a prefix of the curie_map"
+            yield Problem(f"{where}, {column}", repr(cells[column]), expected)
+        elif column == "subject_id" and not is_term(prefixes[prefix] + name):
+            yield Problem(f"{where}, {column}", f"{cells[column]!r} is no term of the ontology")
+    if cells["predicate_id"] not in PREDICATES:
+        yield Problem(f"{where}, predicate_id", repr(cells["predicate_id"]), ", ".join(PREDICATES))
+    if cells.get("predicate_modifier") not in (None, "", "Not"):
+        yield Problem(f"{where}, predicate_modifier", repr(cells["predicate_modifier"]), "Not, or nothing")
+    if not cells["mapping_justification"]:
+        yield Problem(
+            f"{where}, mapping_justification", "empty", "a justification such as semapv:ManualMappingCuration"
+        )
+    if cells.get("confidence"):
+        try:
+            sure = 0 <= _decimal(cells["confidence"] or "") <= 1
+        except InvalidOperation:  # also of a comparison with NaN
+            sure = False
+        if not sure:
+            yield Problem(f"{where}, confidence", repr(cells["confidence"]), "a number from 0 to 1")
+
+
+def _row(cells: Mapping[str, str], where: str, prefixes: Mapping[str, str]) -> TermMapping:
+    subject, _, name = cells["subject_id"].partition(":")
+    prefix, _, code = cells["object_id"].partition(":")
+    sure = cells.get("confidence")
+    return TermMapping(
+        subject=prefixes[subject] + name,
+        predicate=cells["predicate_id"],
+        negated=cells.get("predicate_modifier") == "Not",
+        prefix=prefix,
+        code=code,
+        label=cells.get("object_label") or "",
+        confidence=_decimal(sure) if sure else None,
+        comment=cells.get("comment") or "",
+        evidence=cells.get("ext_evidence") or "",
+        source=where,
+    )
+
+
+def read_mappings(root: Path, knowledge: Knowledge, extra: Iterable[Path] = ()) -> Mappings:
+    """The SSSOM files of a folder, and further files of the user.
+
+    :param root: folder with ``systems.tsv`` and ``*.sssom.tsv``.
+    :raises KnowledgeBaseError: when a file of the folder is wrong; every problem is listed.
+    :raises InputError: when a further file is wrong.
+    """
+    table = root / "systems.tsv"
+    systems = list(read_systems(table))
+    rows: list[TermMapping] = []
+    problems: list[str] = []
+    files = sorted(root.glob("*.sssom.tsv"))
+    digest = hashlib.sha256()
+    for path in (table, *files, *extra):
+        try:
+            if path != table:
+                more, added = read_sssom(path, knowledge, systems)
+                rows += more
+                systems += added
+        except InputError as error:
+            if path not in files:
+                raise
+            problems += map(str, error.problems)
+        else:
+            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    if problems:
+        raise KnowledgeBaseError(problems)
+    return Mappings(rows, systems, digest.hexdigest())
+
+
+def load_mappings(knowledge: Knowledge, extra: Iterable[Path] = ()) -> Mappings:
+    """The bundled mappings, and further files of the user.
+
+    :raises KnowledgeBaseError: when a bundled file is wrong.
+    :raises InputError: when a file of the user is wrong.
+    """
+    return read_mappings(resource_dir("ontology") / "mappings", knowledge, extra)

@@ -1,0 +1,274 @@
+"""Every bundled competency query has a question, and gives exactly the rows of ``tests/competency/NAME.csv``.
+
+Rows are compared on both engines, in any order unless the query orders them. A column whose name ends in ``>=`` holds
+counts that grow with the ontology: each row must be there, with a count that is no smaller. ``python -m tests.test_competency
+NAME...`` writes the rows of queries into their files; what it writes is to be read before it is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+import rdflib
+from typer.testing import CliRunner
+
+from kypho_kg import querying
+from kypho_kg._resources import resource_dir
+from kypho_kg.candidacy import Answer, assess
+from kypho_kg.case_graph import ASSERTED, INFERRED, JUDGED, case_graphs
+from kypho_kg.cli import app
+from kypho_kg.errors import UsageError
+from kypho_kg.intake import read_records
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.loading import load_knowledge
+from kypho_kg.store import Literal, Store, Term, Triple
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPECTED = ROOT / "tests" / "competency"
+NAMES = sorted(p.stem for p in (resource_dir("queries") / "competency").glob("*.rq"))
+CONSTRUCTED = """
+    anticoagulated-inr-high anticoagulated-inr-normal biopsy-pending contradicting-infection-notes
+    cord-compression-metastasis draft-request onset-about-three-months pacemaker-bone-scan pain-in-words-only
+    seven-weeks-old stale-visit three-levels-one-session
+"""
+PUBLISHED = "coa-01 hem-01 inf-01 neo-02 ost-02"
+PATIENTS = [
+    *(ROOT / "examples" / "constructed" / f"{name}.yaml" for name in CONSTRUCTED.split()),
+    *(ROOT / "examples" / "published" / f"{name}.yaml" for name in PUBLISHED.split()),
+]
+HEADER = ("Question", "Why it matters", "Source")
+
+Cell = float | tuple[str, ...]
+Row = dict[str, str]
+
+
+def answers(knowledge: Knowledge) -> list[Answer]:
+    """The fixed patients, assessed under all guidelines."""
+    records, problems = read_records(PATIENTS, knowledge)
+    assert problems == []
+    every = list(knowledge.guidelines)
+    return [assess(record, knowledge=knowledge, guidelines=every, validate=False) for record in records]
+
+
+class Data:
+    """The knowledge base alone, and with the patients, on both engines."""
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self.graphs = case_graphs(answers(knowledge))
+        self.stores = {
+            False: Store(knowledge.triples),
+            True: Store(knowledge.triples, self.graphs, union=True),
+        }
+        alone, beside = rdflib.Graph(), rdflib.Dataset(default_union=True)
+        copy(knowledge.triples, alone)
+        copy(knowledge.triples, beside.default_graph)
+        for name, triples in self.graphs.items():
+            copy(triples, beside.graph(name))
+        self.rdflib: dict[bool, rdflib.Graph] = {False: alone, True: beside}
+
+
+def copy(triples: Iterable[Triple], graph: rdflib.Graph) -> None:
+    for s, p, o in triples:
+        graph.add((node(s), rdflib.URIRef(p), node(o)))
+
+
+def node(term: Term) -> rdflib.URIRef | rdflib.BNode | rdflib.Literal:
+    if isinstance(term, Literal):
+        datatype = None if term.language else rdflib.URIRef(term.datatype)
+        return rdflib.Literal(term.text, lang=term.language or None, datatype=datatype)
+    return rdflib.BNode(re.sub(r"\W", "", term)) if term.startswith("_:") else rdflib.URIRef(term)
+
+
+@pytest.fixture(scope="module")
+def data(knowledge: Knowledge) -> Data:
+    return Data(knowledge)
+
+
+def cell(text: str) -> Cell:
+    """A number by its value, a concatenation without its order."""
+    try:
+        return float(text)
+    except ValueError:
+        return tuple(sorted(text.split(", ")))
+
+
+def bag(rows: Iterable[Row]) -> Counter[tuple[tuple[str, Cell], ...]]:
+    return Counter(tuple(sorted((k, cell(v)) for k, v in row.items() if v)) for row in rows)
+
+
+def of_oxigraph(data: Data, text: str) -> list[Row]:
+    store = data.stores[querying.asks_about_patients(text)]
+    return [{k: querying.shown(v) for k, v in row.items()} for row in store.select(text)]
+
+
+def of_rdflib(data: Data, text: str) -> list[Row]:
+    result = data.rdflib[querying.asks_about_patients(text)].query(text)
+    return [
+        {
+            str(k): querying.shown(Literal(str(v)) if isinstance(v, rdflib.Literal) else str(v))
+            for k, v in row.asdict().items()
+            if v is not None
+        }
+        for row in result
+        if isinstance(row, rdflib.query.ResultRow)
+    ]
+
+
+def expected(name: str) -> tuple[list[Row], list[str]]:
+    """The rows, and the columns of counts that may grow."""
+    with (EXPECTED / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows = [{k.removesuffix(">="): v for k, v in row.items()} for row in reader]
+    return rows, [k.removesuffix(">=") for k in reader.fieldnames or () if k.endswith(">=")]
+
+
+def ordered_by(text: str, columns: Sequence[str]) -> list[str]:
+    """The leading columns by which a query orders its rows."""
+    found = re.search(r"^ORDER BY (.*)$", text, re.MULTILINE)
+    keys = re.findall(r"\?(\w+)", found.group(1)) if found else []
+    return list(itertools.takewhile(lambda key: key in columns, keys))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_as_expected(name: str, data: Data) -> None:
+    text = querying.query_text(name)
+    wanted, growing = expected(name)
+    assert wanted, "a competency query without a row shows nothing"
+    columns = list(wanted[0])
+    for rows in (of_oxigraph(data, text), of_rdflib(data, text)):
+        if growing:
+            keys = [c for c in columns if c not in growing]
+            found = {tuple(row[k] for k in keys): row for row in rows}
+            for row in wanted:
+                assert all(float(found[tuple(row[k] for k in keys)][g]) >= float(row[g]) for g in growing), row
+            continue
+        assert bag(rows) == bag(wanted)
+        keys = ordered_by(text, columns)
+        assert [[cell(r.get(k, "")) for k in keys] for r in rows] == [[cell(r[k]) for k in keys] for r in wanted]
+
+
+def test_there_are_enough_queries_on_knowledge_and_on_patients() -> None:
+    on_patients = [n for n in NAMES if querying.asks_about_patients(querying.query_text(n))]
+    assert len(NAMES) >= 60
+    assert len(on_patients) >= 15
+
+
+def test_every_query_has_its_rows_and_no_rows_are_left_over() -> None:
+    assert sorted(p.stem for p in EXPECTED.glob("*.csv")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_is_complete(name: str) -> None:
+    lines = querying.query_text(name).splitlines()
+    assert re.match(r"# # \S", lines[0])
+    said = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(lambda x: x.startswith("#"), lines))
+    for field in HEADER:
+        assert re.search(rf"\*\*{field}:\*\* \S", said), field
+    assert re.search(r"\*\*Question:\*\* [^*]*\?", said), "a question ends with a question mark"
+    assert max(map(len, lines)) <= 120
+
+
+def test_no_two_queries_say_the_same() -> None:
+    seen: dict[object, str] = {}
+    for name in NAMES:
+        rows, _ = expected(name)
+        key = (frozenset(bag(rows).items()), tuple(rows[0]))
+        assert seen.setdefault(key, name) == name
+    questions = Counter(re.sub(r"\s*\n# ", " ", querying.query_text(n).split("**Why")[0]) for n in NAMES)
+    assert [q for q, n in questions.items() if n > 1] == []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The graphs of patients
+
+
+def test_the_three_graphs_can_be_derived_again(knowledge: Knowledge, data: Data) -> None:
+    """Dropping what is inferred and judged and deriving it again gives the same triples."""
+    again = case_graphs(answers(knowledge))
+    assert {name: set(rows) for name, rows in again.items()} == {n: set(r) for n, r in data.graphs.items()}
+    assert all(len(rows) == len(set(rows)) for rows in again.values())
+
+
+def test_the_three_graphs_stay_apart(data: Data) -> None:
+    asserted, inferred, judged = (set(data.graphs[name]) for name in (ASSERTED, INFERRED, JUDGED))
+    assert asserted
+    assert inferred
+    assert judged
+    assert not judged & (asserted | inferred)
+    # The value of a fact without a rule is the record's own; the snapshot only says which one counts.
+    assert not {t for t in asserted & inferred if "/fact/" in t[0]}
+
+
+def test_a_query_on_patients_asks_for_their_files() -> None:
+    result = CliRunner().invoke(app, ["query", "stale-facts"])
+    assert isinstance(result.exception, UsageError)
+    assert "patient files" in str(result.exception)
+
+
+def test_reading_options_without_files_are_refused() -> None:
+    result = CliRunner().invoke(app, ["query", "features", "--as-of", "2026-01-01"])
+    assert isinstance(result.exception, UsageError)
+
+
+def test_query_command_reads_patient_files() -> None:
+    stale = str(next(p for p in PATIENTS if p.stem == "stale-visit"))
+    run = CliRunner()
+    found = run.invoke(app, ["query", "stale-facts", stale, "--format", "json"])
+    assert found.exit_code == 0
+    assert found.stdout.count('"stale-visit"') == 4
+    earlier = run.invoke(app, ["query", "stale-facts", stale, "--as-of", "2026-07-01", "--format", "json"])
+    assert earlier.exit_code == 0
+    assert earlier.stdout.strip() == "[]"
+
+
+def test_query_command_reports_a_bad_file_and_answers_for_the_others(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("format: kypho-patient/1\n", "utf-8")
+    stale = str(next(p for p in PATIENTS if p.stem == "stale-visit"))
+    result = CliRunner().invoke(app, ["query", "stale-facts", stale, str(bad)])
+    assert result.exit_code == 3
+    assert "stale-visit" in result.stdout
+    assert CliRunner().invoke(app, ["query", "stale-facts", str(bad)]).exit_code == 3
+
+
+def test_assumed_facts_and_verdicts_stand_in_their_own_variant(knowledge: Knowledge) -> None:
+    records, _ = read_records([ROOT / "examples" / "constructed" / "problem-list-only.yaml"], knowledge)
+    answer = assess(records[0], knowledge=knowledge, assume=["problem-list"], validate=False)
+    store = Store(knowledge.triples, case_graphs([answer]), union=True)
+    rows = store.select(
+        """
+        PREFIX kypho: <https://w3id.org/kypho#>
+        SELECT DISTINCT ?feature WHERE {
+          GRAPH <urn:kypho:graph:inferred> { ?fact kypho:yieldedBy kypho:ProblemListClosure ; kypho:feature ?feature }
+          GRAPH <urn:kypho:graph:judged> { ?variant kypho:inVariant kypho:ProblemListPolicy }
+        }
+        """
+    )
+    assumed = {f.feature for a in answer.cases[0].assessments if a.assumed for f in a.assumed.assumptions}
+    assert assumed
+    assert {row["feature"] for row in rows} == assumed
+
+
+def write(names: Sequence[str]) -> None:
+    """Write the rows of queries as they are now."""
+    data = Data(load_knowledge())
+    for name in names:
+        rows = of_oxigraph(data, querying.query_text(name))
+        known = (EXPECTED / f"{name}.csv").is_file()
+        growing = expected(name)[1] if known else []
+        columns = list(dict.fromkeys(c for row in rows for c in row))
+        with (EXPECTED / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(c + (">=" if c in growing else "") for c in columns)
+            writer.writerows([row.get(c, "") for c in columns] for row in rows)
+
+
+if __name__ == "__main__":
+    write(sys.argv[1:])

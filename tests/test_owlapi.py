@@ -1,0 +1,256 @@
+"""The ontology in OWLAPI, as Protégé has it: every file opens offline, is OWL 2 DL, survives a save, is classified."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import owlapi
+import pytest
+import rdflib
+from owlapi import FORMATS, ONTOLOGY, REASONERS
+from rdflib import OWL, RDF, RDFS, XSD, BNode, Graph
+
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.vocabulary import EQUIVALENT, FINDING, KYPHO, SUBCLASS
+
+pytestmark = pytest.mark.reasoner
+
+FILES = sorted(ONTOLOGY.rglob("*.ttl"))
+ADDED = frozenset({"Declaration(Datatype(xsd:date))"})
+"""What OWLAPI may add on saving: it declares xsd:date, which annotations use and OWL 2 does not list."""
+HEADER = """
+    @prefix : <https://example.org/t#> . @prefix kypho: <https://w3id.org/kypho#> .
+    @prefix owl: <http://www.w3.org/2002/07/owl#> . @prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
+"""
+
+
+@functools.cache
+def opened(path: Path) -> Any:
+    return owlapi.load(path)
+
+
+@functools.cache
+def whole(name: str) -> tuple[Any, float]:
+    """A reasoner on the classified classes of the ontology, and the seconds that it took."""
+    axioms = owlapi.relevant(opened(ONTOLOGY / "kypho.ttl"))
+    start = time.perf_counter()
+    return owlapi.classified(name, axioms), time.perf_counter() - start
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a small ontology, beside a catalog without entries."""
+    (tmp_path / "catalog-v001.xml").write_text('<catalog xmlns="urn:oasis:names:tc:entity:xmlns:xml:catalog"/>')
+
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / f"{name}.ttl"
+        path.write_text(HEADER + text)
+        return path
+
+    return write
+
+
+# -- loading
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_file_opens_with_its_own_catalog(path: Path) -> None:
+    """OWLAPI tries one parser after another, and the last ones take nearly any text for an ontology."""
+    ontology = opened(path)
+    assert owlapi.file_format(ontology) == "Turtle Syntax"
+    (name,) = rdflib.Graph().parse(path).subjects(RDF.type, OWL.Ontology)
+    assert owlapi.name_of(ontology) == str(name)
+    assert [str(e) for e in ontology.getSignature() if "owlapi/error" in str(e)] == []
+
+
+def test_what_the_catalog_lacks_is_refused(write: Callable[[str, str], Path]) -> None:
+    path = write("importer", "<urn:t> a owl:Ontology ; owl:imports <https://w3id.org/kypho/modules/core> .")
+    with pytest.raises(Exception, match=r"modules/core"):
+        owlapi.load(path)
+
+
+def test_what_is_no_turtle_is_not_taken_for_it(write: Callable[[str, str], Path]) -> None:
+    """SPARQL's way to write prefixes is Turtle too, but not for OWLAPI (owlcs/owlapi#1149)."""
+    path = write("modern", "")
+    path.write_text("PREFIX owl: <http://www.w3.org/2002/07/owl#>\n<urn:t> a owl:Ontology .")
+    assert owlapi.file_format(owlapi.load(path)) != "Turtle Syntax"
+
+
+# -- OWL 2 DL
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_each_file_with_its_imports_is_owl_2_dl(path: Path) -> None:
+    assert owlapi.violations(opened(path)) == []
+
+
+def test_a_violation_in_an_import_is_seen(write: Callable[[str, str], Path]) -> None:
+    imported = write("imported", "<urn:i> a owl:Ontology . :C a owl:Class ; rdfs:subClassOf :Undeclared .")
+    path = write("importer", "<urn:t> a owl:Ontology ; owl:imports <urn:i> .")
+    (found,) = owlapi.violations(owlapi.load(path, {"urn:i": imported}))
+    assert "Undeclared" in found
+
+
+# -- saving and reading again
+
+
+def statements(graph: Graph) -> frozenset[str]:
+    """A graph as a set of statements without names of blank nodes, so that graphs can be compared.
+
+    Each blank node is written as its own description; no blank node of ours is shared or in a circle. What OWL reads
+    alike is written alike: the order of a list matters only in a chain of properties, and two disjoint classes are
+    written in either of OWL's two ways.
+    """
+
+    def members(node: Any) -> Iterator[str]:
+        while node != RDF.nil:
+            yield written(graph.value(node, RDF.first))
+            node = graph.value(node, RDF.rest)
+
+    def written(node: Any, predicate: Any = None) -> str:
+        if node == RDF.nil or (node, RDF.first, None) in graph:
+            items = list(members(node))
+            return f"({' '.join(items if predicate == OWL.propertyChainAxiom else sorted(items))})"
+        if not isinstance(node, BNode):
+            return str(node.n3())
+        return f"[{'; '.join(sorted(f'{p.n3()} {written(o, p)}' for p, o in graph.predicate_objects(node)))}]"
+
+    found = set()
+    inner = set(graph.objects())
+    for s, p, o in graph:
+        if not isinstance(s, BNode):
+            found.add(f"{s.n3()} {p.n3()} {written(o, p)}")
+        elif s not in inner and (s, RDF.type, OWL.AllDisjointClasses) not in graph:
+            found.add(written(s))
+    pairs = [list(members(o)) for o in graph.objects(None, OWL.members)]
+    pairs += [[written(s), written(o)] for s, o in graph.subject_objects(OWL.disjointWith)]
+    return frozenset(
+        {x for x in found if f" {OWL.disjointWith.n3()} " not in x} | {f"disjoint {' '.join(sorted(x))}" for x in pairs}
+    )
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_saving_and_reading_again_loses_nothing(name: str) -> None:
+    """Name, imports, annotations and axioms of every file are the same after it was saved and read again."""
+    start = owlapi.load(ONTOLOGY / "kypho.ttl").getOWLOntologyManager()
+    differences = {}
+    for ontology in list(start.getOntologies()):
+        before = owlapi.content(ontology)
+        after = owlapi.content(owlapi.reload(ontology, owlapi.saved(ontology, name), name))
+        assert len(before["axioms"]) > 5
+        if change := {part: before[part] ^ after[part] for part in before if (before[part] ^ after[part]) - ADDED}:
+            differences[owlapi.name_of(ontology) if not before["name"] else next(iter(before["name"]))] = change
+    assert differences == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_saving_as_turtle_loses_no_triple(path: Path) -> None:
+    saved = Graph().parse(data=owlapi.saved(opened(path), "Turtle"), format="turtle")
+    saved.remove((XSD.date, RDF.type, RDFS.Datatype))
+    assert statements(Graph().parse(path)) ^ statements(saved) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (":C a owl:Class ; owl:equivalentClass [ owl:unionOf ( :B :A ) ] .", True),
+        (":C a owl:Class ; owl:equivalentClass [ owl:unionOf ( :A ) ] .", False),
+        (":C a owl:Class ; owl:equivalentClass [ owl:intersectionOf ( :A :B ) ] .", False),
+        (":C a owl:Class ; owl:equivalentClass [ owl:unionOf ( :A :B ) ] . [] a owl:AllDifferent .", False),
+    ],
+)
+def test_statements_tell_what_differs(other: str, same: bool) -> None:
+    one = ":C a owl:Class ; owl:equivalentClass [ owl:unionOf ( :A :B ) ] ."
+    graphs = (Graph().parse(data=HEADER + text, format="turtle") for text in (one, other))
+    assert (len({statements(graph) for graph in graphs}) == 1) is same
+
+
+# -- reasoning
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_the_whole_is_classified(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The classes and all that bears on them: consistent, and nothing unsatisfiable."""
+    reasoner, seconds = whole(name)
+    with capsys.disabled():
+        sys.stdout.write(f" {name}: classified in {seconds:.1f} s ")
+    assert reasoner.isConsistent()
+    assert owlapi.names(reasoner.getUnsatisfiableClasses()) == frozenset()
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_the_individuals_are_consistent_too(name: str) -> None:
+    assert owlapi.reasoner(name, opened(ONTOLOGY / "kypho.ttl")).isConsistent()
+
+
+def primitive_findings(knowledge: Knowledge) -> dict[str, frozenset[str]]:
+    """Each finding that has no definition, with the classes above it by the asserted tree."""
+    t = knowledge.triples
+    below, todo = set(), [FINDING]
+    while todo:
+        todo = [s for cls in todo for s in t.subjects(SUBCLASS, cls) if s not in below and not s.startswith("_:")]
+        below.update(todo)
+    return {cls: knowledge.ancestors(cls) for cls in below if not t.objects(cls, EQUIVALENT)}
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_findings_are_placed_where_they_are_written(name: str, knowledge: Knowledge) -> None:
+    """No reasoner infers a place in the tree that a reader of the tree would not see."""
+    findings = primitive_findings(knowledge)
+    assert len(findings) > 50
+    inferred = owlapi.subsumptions(whole(name)[0], findings)
+    assert {(a, b) for a, b in inferred if b not in findings[a]} == set()
+    assert {(a, b) for a in findings for b in findings[a] & findings.keys() - {a}} == inferred
+
+
+BROKEN = """
+    <urn:t> a owl:Ontology .
+    :A a owl:Class . :B a owl:Class ; owl:disjointWith :A . :D a owl:Class ; rdfs:subClassOf :A , :B .
+    :E a owl:Class ; rdfs:subClassOf [ a owl:Class ; owl:intersectionOf ( :A [ a owl:Class ; owl:complementOf :B ] ) ] .
+    :p a owl:ObjectProperty .
+    :x a owl:NamedIndividual , :E ; :p :y . :y a owl:NamedIndividual , :A . :z a owl:NamedIndividual , :B .
+"""
+T = "https://example.org/t#"
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_a_reasoner_sees_what_is_wrong(name: str, write: Callable[[str, str], Path]) -> None:
+    reasoner = owlapi.classified(name, owlapi.relevant(owlapi.load(write("broken", BROKEN))))
+    assert owlapi.names(reasoner.getUnsatisfiableClasses()) == {T + "D"}
+    assert owlapi.subsumptions(reasoner, {T + "E", T + "A"}) == {(T + "E", T + "A")}
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_memberships(name: str, write: Callable[[str, str], Path]) -> None:
+    path = write("broken", BROKEN)
+    assert owlapi.memberships([path], T + "x", name) == {T + "E", T + "A"}
+    assert owlapi.memberships([path], T + "x", name, [T + "A", T + "B"]) == {T + "A"}
+    with pytest.raises(LookupError, match="nobody"):
+        owlapi.memberships([path], T + "nobody", name)
+    with pytest.raises(LookupError, match="Nothing"):
+        owlapi.memberships([path], T + "x", name, [T + "Nothing"])
+
+
+@pytest.mark.parametrize("name", REASONERS)
+def test_memberships_of_a_case(name: str, write: Callable[[str, str], Path]) -> None:
+    """A case that imports the knowledge base; a finding of the lesion is one of the patient."""
+    path = write(
+        "case",
+        """
+        <urn:t> a owl:Ontology ; owl:imports <https://w3id.org/kypho> .
+        :case a owl:NamedIndividual , kypho:Case ; kypho:concernsPatient :patient ; kypho:indexLesion :lesion .
+        :patient a owl:NamedIndividual ; kypho:hasLesion :lesion .
+        :lesion a owl:NamedIndividual ; kypho:hasFinding :finding .
+        :finding a owl:NamedIndividual , kypho:Finding .
+        :Found a owl:Class ; owl:equivalentClass [ a owl:Restriction ;
+            owl:onProperty kypho:hasFinding ; owl:someValuesFrom kypho:Finding ] .
+        """,
+    )
+    asked = [T + "Found", KYPHO + "Patient", KYPHO + "VertebralLesion", KYPHO + "Case"]
+    assert owlapi.memberships([path], T + "patient", name, asked) == {T + "Found", KYPHO + "Patient"}
+    assert owlapi.memberships([path], T + "case", name, asked) == {KYPHO + "Case"}
