@@ -148,26 +148,31 @@ def reload(ontology: Any, text: str, name: str) -> Any:
 
 
 def relevant(ontology: Any, individuals: Iterable[str] = ()) -> Any:
-    """The closure's axioms on classes and properties, and those on the individuals that classes or the given ones need.
+    """The closure's axioms on classes and properties, and those among the individuals that classes name.
 
-    Other individuals, such as recommendations, have no bearing on either and cost most of the time.
+    Other individuals, such as recommendations, cost most of the time. What they say of the former stays out with them;
+    no class depends on it.
+
+    :param individuals: these stay too, with those that are linked to them.
     """
     imports = java("model.parameters.Imports").INCLUDED
     axioms = java("java.util.HashSet")()
     axioms.addAll(ontology.getTBoxAxioms(imports))
     axioms.addAll(ontology.getRBoxAxioms(imports))
-    needed = {str(i.toStringID()) for axiom in axioms for i in axiom.getIndividualsInSignature()} | set(individuals)
+    nominals = {str(i.toStringID()) for axiom in axioms for i in axiom.getIndividualsInSignature()}
+    linked = set(individuals)
     abox = [
         (axiom, {str(i.toStringID()) for i in axiom.getIndividualsInSignature()})
         for axiom in ontology.getABoxAxioms(imports)
     ]
     links = java("model.OWLObjectPropertyAssertionAxiom")
     size = -1
-    while size != len(needed):
-        size = len(needed)
+    while size != len(linked):
+        size = len(linked)
         for axiom, names in abox:
-            if isinstance(axiom, links) and names & needed:
-                needed |= names
+            if isinstance(axiom, links) and names & linked:
+                linked |= names - nominals
+    needed = nominals | linked
     for axiom, names in abox:
         if names <= needed:
             axioms.add(axiom)

@@ -81,7 +81,9 @@ def copy(triples: Iterable[Triple], graph: rdflib.Graph) -> None:
 
 def node(term: Term) -> rdflib.URIRef | rdflib.BNode | rdflib.Literal:
     if isinstance(term, Literal):
-        datatype = None if term.language else rdflib.URIRef(term.datatype)
+        # rdflib keeps plain and xsd:string literals apart, RDF 1.1 does not.
+        plain = term.language or term.datatype == str(rdflib.XSD.string)
+        datatype = None if plain else rdflib.URIRef(term.datatype)
         return rdflib.Literal(term.text, lang=term.language or None, datatype=datatype)
     return rdflib.BNode(re.sub(r"\W", "", term)) if term.startswith("_:") else rdflib.URIRef(term)
 

@@ -290,10 +290,11 @@ ORDINARY_WORDS = frozenset(
     """.split()
     # plain English
     + """
-    acute associated available back benign chronic conservative core daily distinct evidence extension extensive in
-    involvement known large line list loss management medical mild minor mixed moderate named one onset or part
-    percent place previous primarily primary prior problem progression recent related severe severity since site
-    stable stay type
+    acute associated available back band benign causes chronic computed conservative contraindication core current
+    daily direct distinct done evidence extension extensive given in independent involvement item known large line
+    list loss management medical middle mild minor mixed moderate month named needed one onset or original part
+    partial percent place previous primarily primary prior problem progression quality recent red related review
+    severe severity sign since site stable stay target treated type
     """.split()
     # programs, records and documents
     + """
