@@ -17,7 +17,7 @@ import typer
 
 from kypho_kg import __version__
 from kypho_kg.cli_knowledge import guidelines_app, ontology_app
-from kypho_kg.cli_shared import Format, FormatOpt
+from kypho_kg.cli_shared import Format, FormatOpt, QueryFormat, QueryFormatOpt
 from kypho_kg.cli_shared import console as _console
 from kypho_kg.cli_shared import knowledge as _knowledge
 from kypho_kg.cli_shared import print_json as _print_json
@@ -300,7 +300,7 @@ def query(
     with_: With = None,
     assume: Assume = None,
     no_bridge: NoBridge = False,
-    format_: FormatOpt = Format.TABLE,
+    format_: QueryFormatOpt = QueryFormat.TABLE,
 ) -> None:
     """Run a SPARQL query on the knowledge base, and on patients where their files are given."""
     from kypho_kg import querying
@@ -320,8 +320,10 @@ def query(
         if not answers:
             _report(problems)
     rows = querying.run(_knowledge(), name, answers)
-    if format_ is Format.JSON:
+    if format_ is QueryFormat.JSON:
         _print_json(rows)
+    elif format_ is QueryFormat.MARKDOWN:
+        typer.echo(querying.markdown(name, rows), nl=False)
     else:
         querying.print_rows(_console(), rows)
     _report(problems)

@@ -29,6 +29,17 @@ class Format(StrEnum):
 FormatOpt = Annotated[Format, typer.Option("--format", help="table or json.")]
 
 
+class QueryFormat(StrEnum):
+    """Output formats of ``query``."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "md"
+
+
+QueryFormatOpt = Annotated[QueryFormat, typer.Option("--format", help="table, json or md (Markdown).")]
+
+
 def knowledge() -> Knowledge:
     """The bundled knowledge base."""
     from kypho_kg.loading import load_knowledge

@@ -103,3 +103,14 @@ def print_rows(console: Console, rows: list[Row]) -> None:
     for row in rows:
         table.add_row(*(row.get(c, "") for c in columns))
     console.print(table if columns else "no rows", markup=False)
+
+
+def markdown(name: str, rows: list[Row]) -> str:
+    """Rows as a Markdown document, with the title and the question of the query above them."""
+    title, *header = (line.lstrip("# ").strip() for line in query_text(name).splitlines() if line.startswith("#"))
+    question = next((line for line in header if line.startswith("**Question:**")), "")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = ([row.get(c, "").replace("|", "\\|").replace("\n", " ") for c in columns] for row in rows)
+    table = [columns, ["---"] * len(columns), *cells] if columns else [["no rows"]]
+    lines = [f"# {title}", "", question, "", f"Answer of `kypho-kg query {name}`.", ""]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in table), ""])

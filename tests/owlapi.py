@@ -198,6 +198,18 @@ def classified(name: str, ontology: Any) -> Any:
     return made
 
 
+def undecided_or_empty(made: Any) -> tuple[list[str], list[str]]:
+    """The named classes on which a reasoner breaks off with an error of its own, and those that it finds empty."""
+    broken, empty = [], []
+    for cls in made.getRootOntology().getClassesInSignature():
+        try:
+            if not made.isSatisfiable(cls):
+                empty.append(str(cls.toStringID()))
+        except java("openllet.core.exceptions.InternalReasonerException"):
+            broken.append(str(cls.toStringID()))
+    return sorted(broken), sorted(empty)
+
+
 def names(nodes: Any) -> frozenset[str]:
     """The IRIs of the classes in a node or a set of nodes, without Thing and Nothing."""
     found = nodes.getFlattened() if hasattr(nodes, "getFlattened") else nodes.getEntities()

@@ -1,7 +1,7 @@
 """Every bundled competency query has a question, and gives exactly the rows of ``tests/competency/NAME.csv``.
 
-Rows are compared on both engines, in any order unless the query orders them. A column whose name ends in ``>=`` holds
-counts that grow with the ontology: each row must be there, with a count that is no smaller. ``python -m tests.test_competency
+Rows are compared on both engines, in any order unless the query orders them. What grows with the ontology may have
+further rows: a column whose name ends in ``+`` says so, and one that ends in ``>=`` holds counts that may be larger. ``python -m tests.test_competency
 NAME...`` writes the rows of queries into their files; what it writes is to be read before it is kept.
 """
 
@@ -12,8 +12,9 @@ import itertools
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import rdflib
@@ -58,20 +59,36 @@ def answers(knowledge: Knowledge) -> list[Answer]:
 
 
 class Data:
-    """The knowledge base alone, and with the patients, on both engines."""
+    """The knowledge base on both engines: alone, with the patients, and with the codes of its terms."""
 
     def __init__(self, knowledge: Knowledge) -> None:
+        self.knowledge = knowledge
         self.graphs = case_graphs(answers(knowledge))
-        self.stores = {
-            False: Store(knowledge.triples),
-            True: Store(knowledge.triples, self.graphs, union=True),
-        }
-        alone, beside = rdflib.Graph(), rdflib.Dataset(default_union=True)
-        copy(knowledge.triples, alone)
-        copy(knowledge.triples, beside.default_graph)
-        for name, triples in self.graphs.items():
-            copy(triples, beside.graph(name))
-        self.rdflib: dict[bool, rdflib.Graph] = {False: alone, True: beside}
+        self._stores: dict[str, Store] = {}
+        self._rdflib: dict[str, rdflib.Graph] = {}
+
+    def _named(self, text: str) -> tuple[str, Mapping[str, Iterable[Triple]]]:
+        if querying.asks_about_patients(text):
+            return "patients", self.graphs
+        mapped = querying.mapping_graph(self.knowledge, text)
+        return ("codes" if mapped else "alone"), mapped
+
+    def store(self, text: str) -> Store:
+        kind, named = self._named(text)
+        if kind not in self._stores:
+            self._stores[kind] = Store(self.knowledge.triples, named, union=True)
+        return self._stores[kind]
+
+    def rdflib(self, text: str) -> rdflib.Graph:
+        kind, named = self._named(text)
+        if kind not in self._rdflib:
+            graph = rdflib.Dataset(default_union=True) if named else rdflib.Graph()
+            copy(self.knowledge.triples, graph.default_graph if isinstance(graph, rdflib.Dataset) else graph)
+            for name, triples in named.items():
+                assert isinstance(graph, rdflib.Dataset)
+                copy(triples, graph.graph(name))
+            self._rdflib[kind] = graph
+        return self._rdflib[kind]
 
 
 def copy(triples: Iterable[Triple], graph: rdflib.Graph) -> None:
@@ -106,12 +123,11 @@ def bag(rows: Iterable[Row]) -> Counter[tuple[tuple[str, Cell], ...]]:
 
 
 def of_oxigraph(data: Data, text: str) -> list[Row]:
-    store = data.stores[querying.asks_about_patients(text)]
-    return [{k: querying.shown(v) for k, v in row.items()} for row in store.select(text)]
+    return [{k: querying.shown(v) for k, v in row.items()} for row in data.store(text).select(text)]
 
 
 def of_rdflib(data: Data, text: str) -> list[Row]:
-    result = data.rdflib[querying.asks_about_patients(text)].query(text)
+    result = data.rdflib(text).query(text)
     return [
         {
             str(k): querying.shown(Literal(str(v)) if isinstance(v, rdflib.Literal) else str(v))
@@ -123,12 +139,21 @@ def of_rdflib(data: Data, text: str) -> list[Row]:
     ]
 
 
-def expected(name: str) -> tuple[list[Row], list[str]]:
-    """The rows, and the columns of counts that may grow."""
+class Expected(NamedTuple):
+    """The rows of a file."""
+
+    rows: list[Row]
+    marks: dict[str, str]
+    """The mark of each column: ``+``, ``>=`` or none."""
+
+
+def expected(name: str) -> Expected:
     with (EXPECTED / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows = [{k.removesuffix(">="): v for k, v in row.items()} for row in reader]
-    return rows, [k.removesuffix(">=") for k in reader.fieldnames or () if k.endswith(">=")]
+        head, *rows = csv.reader(file)
+    columns = [re.fullmatch(r"(\w+)(\+|>=)?", cell) for cell in head]
+    marks = {c[1]: c[2] or "" for c in columns if c}
+    assert len(marks) == len(head), "a column's name is a word"
+    return Expected([dict(zip(marks, row, strict=True)) for row in rows], marks)
 
 
 def ordered_by(text: str, columns: Sequence[str]) -> list[str]:
@@ -141,13 +166,14 @@ def ordered_by(text: str, columns: Sequence[str]) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_are_as_expected(name: str, data: Data) -> None:
     text = querying.query_text(name)
-    wanted, growing = expected(name)
+    wanted, marks = expected(name)
     assert wanted, "a competency query without a row shows nothing"
-    columns = list(wanted[0])
+    columns = list(marks)
+    growing = [c for c in columns if marks[c] == ">="]
     for rows in (of_oxigraph(data, text), of_rdflib(data, text)):
-        if growing:
+        if any(marks.values()):
             keys = [c for c in columns if c not in growing]
-            found = {tuple(row[k] for k in keys): row for row in rows}
+            found = {tuple(row.get(k, "") for k in keys): row for row in rows}
             for row in wanted:
                 assert all(float(found[tuple(row[k] for k in keys)][g]) >= float(row[g]) for g in growing), row
             continue
@@ -180,8 +206,8 @@ def test_header_is_complete(name: str) -> None:
 def test_no_two_queries_say_the_same() -> None:
     seen: dict[object, str] = {}
     for name in NAMES:
-        rows, _ = expected(name)
-        key = (frozenset(bag(rows).items()), tuple(rows[0]))
+        rows, marks = expected(name)
+        key = (frozenset(bag(rows).items()), tuple(marks))
         assert seen.setdefault(key, name) == name
     questions = Counter(re.sub(r"\s*\n# ", " ", querying.query_text(n).split("**Why")[0]) for n in NAMES)
     assert [q for q, n in questions.items() if n > 1] == []
@@ -263,12 +289,11 @@ def write(names: Sequence[str]) -> None:
     data = Data(load_knowledge())
     for name in names:
         rows = of_oxigraph(data, querying.query_text(name))
-        known = (EXPECTED / f"{name}.csv").is_file()
-        growing = expected(name)[1] if known else []
+        marks = expected(name).marks if (EXPECTED / f"{name}.csv").is_file() else {}
         columns = list(dict.fromkeys(c for row in rows for c in row))
         with (EXPECTED / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(c + (">=" if c in growing else "") for c in columns)
+            writer.writerow(c + marks.get(c, "") for c in columns)
             writer.writerows([row.get(c, "") for c in columns] for row in rows)
 
 

