@@ -5,6 +5,7 @@ A query that asks about patients says so in its header (``**Data:** patient file
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,7 +50,9 @@ def query_text(name: str) -> str:
     if name in known:
         return known[name].read_text("utf-8")
     if not name.endswith(".rq"):
-        raise UsageError(f"unknown query {name!r}; known: {', '.join(known)}; or give a .rq file")
+        near = difflib.get_close_matches(name, known, n=3)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ";"
+        raise UsageError(f"unknown query {name!r}{meant} 'kypho-kg query list' lists the bundled ones; or give a .rq file")
     try:
         text = Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,6 +64,16 @@ def query_text(name: str) -> str:
 def mapping_graph(knowledge: Knowledge, text: str) -> dict[str, Iterable[Triple]]:
     """The codes of the terms as a graph of their own, for a query that names it; others are spared the reading."""
     return {GRAPH: load_mappings(knowledge).triples()} if f"<{GRAPH}>" in text else {}
+
+
+def quality_store(name: str) -> Store | None:
+    """For a bundled quality rule the ontology file by file, as in ``ontology check``; for other queries nothing."""
+    path = _files().get(name)
+    if path is None or path.parent.name != "qc":
+        return None
+    from kypho_kg.quality import bundled_checks
+
+    return bundled_checks().store
 
 
 def asks_about_patients(text: str) -> bool:
@@ -78,14 +91,14 @@ def run(knowledge: Knowledge, name: str, answers: Sequence[Answer] = ()) -> list
     text = query_text(name)
     if asks_about_patients(text) and not answers:
         raise UsageError(f"{name} asks about patients: give patient files, as in 'kypho-kg query {name} patient.yaml'")
-    store = Store(knowledge.triples, {**case_graphs(answers), **mapping_graph(knowledge, text)}, union=True)
+    store = quality_store(name) or Store(
+        knowledge.triples, {**case_graphs(answers), **mapping_graph(knowledge, text)}, union=True
+    )
     form = store.form(text)
     if form == "ask":
         return [{"answer": str(store.ask(text)).lower()}]
     if form == "construct":
-        return [
-            {"subject": shown(s), "predicate": shown(p), "object": shown(o)} for s, p, o in store.construct(text)
-        ]
+        return [{"subject": shown(s), "predicate": shown(p), "object": shown(o)} for s, p, o in store.construct(text)]
     return [{key: shown(value) for key, value in row.items()} for row in store.select(text)]
 
 

@@ -245,22 +245,57 @@ def memberships(
     :param name: ``HermiT`` or ``Openllet``.
     :param classes: ask for these only, which is quicker for a few; by default for all.
     """
-    entries = catalog(ONTOLOGY) | {KNOWLEDGE_BASE: ONTOLOGY / "kypho.ttl"}
-    made = manager(entries)
-    axioms = java("java.util.HashSet")()
-    for path in files:
-        loaded = made.loadOntologyFromOntologyDocument(java("java.io.File")(os.fspath(path)))
-        axioms.addAll(loaded.getAxioms(java("model.parameters.Imports").INCLUDED))
-    merged = java("apibinding.OWLManager").createOWLOntologyManager().createOntology(axioms)
+    merged = together(files)
     subject = _declared(merged, "NamedIndividual", individual)
-    asked = {c: _declared(merged, "Class", c) for c in classes or ()}
+    if classes is not None:
+        return entailed(merged, individual, classes, name)
     engine = reasoner(name, relevant(merged, (individual,)))
     try:
         if not engine.isConsistent():
             raise ValueError(f"{name}: inconsistent")
-        if classes is None:
-            return names(engine.getTypes(subject, False))
-        claim = java("apibinding.OWLManager").getOWLDataFactory().getOWLClassAssertionAxiom
-        return frozenset(name for name, cls in asked.items() if engine.isEntailed(claim(cls, subject)))
+        return names(engine.getTypes(subject, False))
     finally:
         engine.dispose()
+
+
+def together(files: Sequence[Path]) -> Any:
+    """Ontologies and their imports as one; imports are found by the catalog of the knowledge base."""
+    made = manager(catalog(ONTOLOGY) | {KNOWLEDGE_BASE: ONTOLOGY / "kypho.ttl"})
+    axioms = java("java.util.HashSet")()
+    for path in files:
+        loaded = made.loadOntologyFromOntologyDocument(java("java.io.File")(os.fspath(path)))
+        axioms.addAll(loaded.getAxioms(java("model.parameters.Imports").INCLUDED))
+    return java("apibinding.OWLManager").createOWLOntologyManager().createOntology(axioms)
+
+
+def entailed(merged: Any, individual: str, classes: Iterable[str], name: str) -> frozenset[str]:
+    """Those of the classes that a reasoner puts an individual into.
+
+    Each question is asked of a module that keeps every entailment about its terms (syntactic locality). Openllet 2.6.5
+    breaks off with an error of its own where many definitions set limits to one quantity; a group of classes on which
+    it does is halved, down to a single class.
+    """
+    subject = _declared(merged, "NamedIndividual", individual)
+    extractor = jpype.JClass("uk.ac.manchester.cs.owlapi.modularity.SyntacticLocalityModuleExtractor")
+    star = jpype.JClass("uk.ac.manchester.cs.owlapi.modularity.ModuleType").STAR
+    modules = extractor(java("apibinding.OWLManager").createOWLOntologyManager(), relevant(merged, (individual,)), star)
+    claim = java("apibinding.OWLManager").getOWLDataFactory().getOWLClassAssertionAxiom
+
+    def ask(group: list[tuple[str, Any]]) -> frozenset[str]:
+        signature = java("java.util.HashSet")([subject, *(cls for _, cls in group)])
+        module = java("apibinding.OWLManager").createOWLOntologyManager().createOntology(modules.extract(signature))
+        engine = reasoner(name, module)
+        try:
+            if not engine.isConsistent():
+                raise ValueError(f"{name}: inconsistent")
+            return frozenset(iri_ for iri_, cls in group if engine.isEntailed(claim(cls, subject)))
+        except java("openllet.core.exceptions.InternalReasonerException"):
+            if len(group) == 1:
+                raise
+            middle = len(group) // 2
+            return ask(group[:middle]) | ask(group[middle:])
+        finally:
+            engine.dispose()
+
+    asked = [(c, _declared(merged, "Class", c)) for c in sorted(classes)]
+    return ask(asked) if asked else frozenset()

@@ -48,10 +48,7 @@ def entailed(knowledge: Knowledge) -> dict[str, bool]:
 @pytest.mark.reasoner
 @pytest.mark.parametrize(
     "row",
-    [
-        pytest.param(r, marks=pytest.mark.xfail(strict=True, reason="HermiT")) if name(r) in MISSED else r
-        for r in ROWS
-    ],
+    [pytest.param(r, marks=pytest.mark.xfail(strict=True, reason="HermiT")) if name(r) in MISSED else r for r in ROWS],
     ids=name,
 )
 def test_row(row: Row, entailed: dict[str, bool]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import rdflib
 from rdflib import OWL, RDF, BNode, Dataset, URIRef
 
+from kypho_kg import querying
 from kypho_kg.errors import KnowledgeBaseError
 from kypho_kg.quality import (
     Checks,
@@ -148,6 +149,13 @@ def test_the_ontology_is_clean() -> None:
 def test_every_file_is_a_graph_of_its_own() -> None:
     names = bundled_checks().store.select("SELECT DISTINCT ?g WHERE { GRAPH ?g { ?s ?p ?o } }")
     assert len(names) == len(list(ONTOLOGY.rglob("*.ttl")))
+
+
+def test_a_rule_run_as_a_query_sees_the_files() -> None:
+    store = querying.quality_store("missing-import")
+    assert store is not None
+    assert store.ask(f"ASK {{ GRAPH <https://w3id.org/kypho/modules/core> {{ ?s a <{OWL.Class}> }} }}")
+    assert querying.quality_store("features") is None
 
 
 @pytest.mark.slow

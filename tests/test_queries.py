@@ -1,64 +1,15 @@
-"""Every bundled query runs, and gives the same rows on Oxigraph and on rdflib."""
+"""The query command and its own files; what the bundled queries answer is in test_competency.py and test_qc.py."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import pytest
-import rdflib
 
 from kypho_kg import querying
 from kypho_kg._resources import resource_dir
 from kypho_kg.errors import UsageError
-from kypho_kg.mappings import GRAPH
-from kypho_kg.store import Literal, Store, refuse_remote
-
-NAMES = sorted(
-    n
-    for n in querying.bundled()
-    if GRAPH not in querying.query_text(n)  # codes: test_mappings.py
-    and "**Problem:**" not in querying.query_text(n)  # quality rules: test_qc.py
-)
-
-
-@pytest.fixture(scope="module")
-def rdflib_graph(knowledge):
-    """The knowledge base on the second engine."""
-    graph = rdflib.Graph()
-
-    def node(term):
-        if isinstance(term, Literal):
-            datatype = None if term.language else rdflib.URIRef(term.datatype)
-            return rdflib.Literal(term.text, lang=term.language or None, datatype=datatype)
-        return rdflib.BNode(re.sub(r"\W", "", term)) if term.startswith("_:") else rdflib.URIRef(term)
-
-    for s, p, o in knowledge.triples:
-        graph.add((node(s), rdflib.URIRef(p), node(o)))
-    return graph
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_rows_on_both_engines(name, knowledge, rdflib_graph):
-    """Rows are compared as a bag: numbers by value, and the parts of a concatenation without their order."""
-    text = querying.query_text(name)
-
-    def value(text):
-        try:
-            return float(text)
-        except ValueError:
-            return tuple(sorted(text.split(", ")))
-
-    ours = Counter(
-        tuple(sorted((k, value(v.text if isinstance(v, Literal) else v)) for k, v in row.items()))
-        for row in Store(knowledge.triples).select(text)
-    )
-    theirs = Counter(
-        tuple(sorted((str(k), value(str(v))) for k, v in row.asdict().items() if v is not None))
-        for row in rdflib_graph.query(text)
-    )
-    assert ours, "a bundled query without a row shows nothing"
-    assert ours == theirs
+from kypho_kg.store import refuse_remote
 
 
 def test_seed_is_covered(knowledge):
@@ -104,5 +55,7 @@ def test_own_query_file(knowledge, tmp_path):
     assert querying.run(knowledge, str(file)) == [{"answer": "true"}]
     file.write_text(head + "CONSTRUCT { k:T1 k:levelOrder ?n } WHERE { k:T1 k:levelOrder ?n }", "utf-8")
     assert querying.run(knowledge, str(file)) == [{"subject": "T1", "predicate": "levelOrder", "object": "8"}]
-    with pytest.raises(UsageError, match="seed-coverage"):
-        querying.run(knowledge, "no-such-query")
+    with pytest.raises(UsageError, match="did you mean seed-coverage"):
+        querying.run(knowledge, "seed-coverge")
+    with pytest.raises(UsageError, match="query list"):
+        querying.run(knowledge, "0")
