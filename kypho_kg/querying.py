@@ -52,7 +52,7 @@ def query_text(name: str) -> str:
     if not name.endswith(".rq"):
         near = difflib.get_close_matches(name, known, n=3)
         meant = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise UsageError(f"unknown query {name!r}{meant} 'kypho-kg query list' lists the bundled ones; or give a .rq file")
+        raise UsageError(f"unknown query {name!r}{meant} 'kypho-kg query list' lists them; or give a .rq file")
     try:
         text = Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
