@@ -78,7 +78,7 @@ def test_the_lowest_and_the_highest_total_are_those_of_the_card() -> None:
         fact("painNrs", 0),
         fact("MobilisedUnderAnalgesia"),
         fact("asaClass", "Asa4"),
-        fact("AnticoagulantTherapy"),
+        fact("AntithromboticTherapy"),
         *KNOWN_ZERO,
     )
     high = (
