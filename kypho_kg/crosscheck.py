@@ -8,10 +8,11 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import assess
+from kypho_kg.classification import lesion_types
 from kypho_kg.errors import UsageError
 from kypho_kg.evaluation import Evaluator, Truth, lesion_subject
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.owl_export import case_axioms, case_iri
+from kypho_kg.owl_export import case_axioms, case_iri, subject_iri
 from kypho_kg.reasoning import entailments
 from kypho_kg.record import Record
 from kypho_kg.vocabulary import local
@@ -39,7 +40,7 @@ def compare(
     record: Record, knowledge: Knowledge, lesion: str | None, guidelines: Sequence[str] | None, as_of: date | None,
     timeout: float,
 ) -> list[Comparison]:  # fmt: skip
-    """Entailments of every condition and eligibility class for one lesion.
+    """Entailments of every condition and eligibility class, and of every type of the lesion.
 
     :raises UsageError: when there is no such lesion.
     :raises EngineError: when the reasoner fails or runs out of time.
@@ -59,8 +60,11 @@ def compare(
             if iri:
                 truth = evaluator.evaluate(knowledge.criterion(iri)).truth
                 ours[iri] = (local(iri), knowledge.plain(iri), truth)
+    types = lesion_types(case.snapshot, case.lesion.id)
+    ours |= {t.iri: (local(t.iri), knowledge.plain(t.iri), t.truth) for t in types}
+    of = dict.fromkeys((t.iri for t in types), subject_iri(record, lesion_subject(case.lesion.id)))
     axioms = case_axioms(case.snapshot, case.lesion.id, case.in_session)
-    theirs = entailments(knowledge, axioms, case_iri(record, case.lesion.id), list(ours), timeout=timeout)
+    theirs = entailments(knowledge, axioms, case_iri(record, case.lesion.id), list(ours), timeout=timeout, of=of)
     return [Comparison(name, label, truth, theirs[iri]) for iri, (name, label, truth) in ours.items()]
 
 

@@ -18,7 +18,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,24 +70,35 @@ def classes_of(guideline: Guideline) -> tuple[str, ...]:
 
 
 def entailments(
-    knowledge: Knowledge, axioms: Iterable[Triple], case_iri: str, classes: Sequence[str], timeout: float = 60
+    knowledge: Knowledge,
+    axioms: Iterable[Triple],
+    case_iri: str,
+    classes: Sequence[str],
+    timeout: float = 60,
+    *,
+    of: Mapping[str, str] | None = None,
 ) -> dict[str, Truth]:
     """Whether the case belongs to each class: *met* or *not met* if that is entailed, else *unknown*.
 
     :param axioms: the case as OWL, from :func:`kypho_kg.owl_export.case_axioms`.
+    :param of: classes that are asked of another individual, such as types of the lesion.
     :param timeout: seconds after which the reasoner is killed.
     :raises UsageError: for a class or case that is not declared; the reasoner would take it for unknown.
     :raises EngineError: when the case contradicts the ontology, and when the reasoner fails or runs out of time.
     """
     axioms = tuple(axioms)
     declared = set(knowledge.triples.subjects(TYPE, OWL + "Class"))
-    unknown = [c for c in classes if c not in declared]
-    if unknown or not any(s == case_iri for s, _, _ in axioms):
-        raise UsageError(f"not declared: {', '.join(unknown) or case_iri}")
+    asked = {c: (of or {}).get(c, case_iri) for c in classes}
+    individuals = dict.fromkeys((case_iri, *asked.values()))
+    unknown = [c for c in asked if c not in declared] or sorted(individuals.keys() - {s for s, _, _ in axioms})
+    if unknown:
+        raise UsageError(f"not declared: {', '.join(unknown)}")
     probes = Axioms("probe")
-    just_the_case = _probe(probes, 0, "case", probes.one_of((case_iri,)))
-    outside = [_probe(probes, i, "outside", just_the_case, probes.complement(c)) for i, c in enumerate(classes)]
-    inside = [_probe(probes, i, "inside", just_the_case, c) for i, c in enumerate(classes)]
+    just = {one: _probe(probes, i, "just", probes.one_of((one,))) for i, one in enumerate(individuals)}
+    outside = [
+        _probe(probes, i, "outside", just[one], probes.complement(c)) for i, (c, one) in enumerate(asked.items())
+    ]
+    inside = [_probe(probes, i, "inside", just[one], c) for i, (c, one) in enumerate(asked.items())]
     bystanders = _bystanders(knowledge.triples)
     ontology = (*(t for t in knowledge.triples if t[0] not in bystanders), *axioms, *probes.triples)
     try:
@@ -95,7 +106,7 @@ def entailments(
     except _Inconsistent:
         raise EngineError("the case contradicts the ontology: the reasoner finds no model of both") from None
     truths = {}
-    for cls, is_not, is_in in zip(classes, outside, inside, strict=True):
+    for cls, is_not, is_in in zip(asked, outside, inside, strict=True):
         if not (possible[is_not] or possible[is_in]):
             raise EngineError(f"the reasoner contradicts itself on {cls}")
         truths[cls] = Truth.UNKNOWN if possible[is_not] == possible[is_in] else Truth(2 * possible[is_in])
@@ -151,7 +162,10 @@ def classify(knowledge: Knowledge, timeout: float = 300) -> list[Triple]:
 
 
 def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
-    """Strict must be within lenient by the definitions alone, without the axioms that place the class between."""
+    """Strict must be within lenient by the definitions alone, without the axioms that place the class between.
+
+    Nothing else is given to the reasoner: among many definitions that set limits to one quantity it misses some.
+    """
     t = knowledge.triples
     readings = [
         (cls, strict, lenient)
@@ -161,14 +175,33 @@ def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
     ]
     if not readings:
         return
-    between = {row for c, strict, lenient in readings for row in ((strict, SUBCLASS, c), (c, SUBCLASS, lenient))}
+    between: set[Triple] = {
+        row for c, strict, lenient in readings for row in ((strict, SUBCLASS, c), (c, SUBCLASS, lenient))
+    }
     probes = Axioms("probe")
     names = [
         _probe(probes, i, "crossed", strict, probes.complement(lenient))
         for i, (_, strict, lenient) in enumerate(readings)
     ]
-    possible = _satisfiable(knowledge, (*(r for r in t if r not in between), *probes.triples), names, timeout)
+    definitions = _definitions(knowledge, (c for _, *pair in readings for c in pair), between)
+    possible = _satisfiable(knowledge, (*definitions, *probes.triples), names, timeout)
     yield from (cls for (cls, _, _), name in zip(readings, names, strict=True) if possible[name])
+
+
+def _definitions(knowledge: Knowledge, classes: Iterable[str], without: set[Triple]) -> list[Triple]:
+    """The logical triples that are reached from some classes, annotations aside."""
+    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    rows: dict[str, list[Triple]] = {}
+    for row in knowledge.triples:
+        if row[1] not in annotations and row not in without:
+            rows.setdefault(row[0], []).append(row)
+    todo, found = list(dict.fromkeys(classes)), dict[str, list[Triple]]()
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found[node] = rows.get(node, [])
+            todo.extend(o for _, _, o in found[node] if isinstance(o, str))
+    return [row for group in found.values() for row in group]
 
 
 def _probe(axioms: Axioms, number: int, name: str, *superclasses: str) -> str:
