@@ -277,14 +277,14 @@ STATES = {
     "S22.080K": f"{PAIR} fractureMorphology=WedgeFracture FractureNonUnion",
     "S22.009A": f"{PAIR} FractureUnderActiveTreatment",
     "S32.010A": f"{PAIR} fractureMorphology=WedgeFracture vertebralLevel=L1 FractureUnderActiveTreatment",
-    "S32.011B": f"{PAIR} fractureMorphology=BurstFracture vertebralLevel=L1 FractureUnderActiveTreatment",
+    "S32.011B": f"{PAIR} fractureMorphology=BurstFracture vertebralLevel=L1 FractureUnderActiveTreatment OpenFracture",
     "S32.012A": f"{PAIR} fractureMorphology=BurstFracture vertebralLevel=L1 FractureUnderActiveTreatment "
     "SpinalInstability",
     "S32.058G": f"{PAIR} vertebralLevel=L5 DelayedFractureHealing",
     "S32.012S": "primaryEtiology=TraumaticEtiology vertebralLevel=L1 FractureSequela",
     # a disease of the patient is not the etiology of a lesion
-    "C90.00": "KnownMalignancy secondaryDiagnosisCode=IcdC9000",
-    "C79.51": "KnownMalignancy secondaryDiagnosisCode=IcdC7951",
+    "C90.00": "DiagnosedMultipleMyeloma secondaryDiagnosisCode=IcdC9000",
+    "C79.51": "BoneMetastasis secondaryDiagnosisCode=IcdC7951",
     "M81.0": "DiagnosedOsteoporosis",
     "SCTID:94602001": "KnownMalignancy primaryEtiology=MetastaticEtiology",
     "SCTID:302941001": "",  # non-union of any bone
