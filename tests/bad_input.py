@@ -156,7 +156,7 @@ CONTENT = {
                           "painTrend is one of nothing", "at least one value"),
     "an unknown category": Bad(
         swap("painNrs: 6", "primaryEtiology: Osteoporosis"), ":11, lesions[0].facts.primaryEtiology",
-                               "primaryEtiology is 'Osteoporosis'", "PrimaryOsteoporosis (did you mean that?)"),
+                               "primaryEtiology is 'Osteoporosis'", "PrimaryOsteoporosis"),
     "a patient of an unknown sex": Bad(swap("Female", "F"), ":3, patient.sex", "sex is 'F'", "one of Female, Male"),
     "level T13": Bad(
         swap("level: L1", "level: T13"), ":9, lesions[0].level", "level 'T13' is no vertebral level", "C1 to S5"),

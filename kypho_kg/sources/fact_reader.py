@@ -81,9 +81,11 @@ class Problems:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``did you mean ...`` for an unknown name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"{close[0]} (did you mean that?)" if close else ""
+    """``did you mean ...`` for an unknown name, with what is about as near as the nearest; or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=5, cutoff=0.6)
+    likeness = [difflib.SequenceMatcher(None, c, name).ratio() for c in close]
+    near = [c for c, ratio in zip(close, likeness, strict=True) if ratio > likeness[0] - 0.04]
+    return f"{' or '.join(near)} (did you mean {'that' if len(near) == 1 else 'one of these'}?)" if near else ""
 
 
 class FactReader:
