@@ -19,10 +19,10 @@ test: $(VENV)/.installed-dev ## install if needed, then lint, check types and ru
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadfile # both workers must collect in the same order
 
 test-slow: $(VENV)/.installed-dev ## run the tests that take minutes
-	$(BIN)/pytest -m slow
+	PYTHONHASHSEED=0 $(BIN)/pytest -m slow -n 2
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/run.py
