@@ -68,15 +68,14 @@ def _axioms(k: Knowledge) -> Iterator[str]:
     t = k.triples
     chain = (HAS_LESION, HAS_FINDING)
     for s, p, o in t:
-        name = _owner(k, s)
         if p.startswith(OWL) and p not in _OWL_PREDICATES:
-            yield f"{name} {p.removeprefix(OWL)} {local(str(o))}: outside the axiom profile"
+            yield f"{_owner(k, s)} {p.removeprefix(OWL)} {local(str(o))}: outside the axiom profile"
         elif p == TYPE and isinstance(o, str) and o.startswith(OWL) and o not in _OWL_TYPES:
-            yield f"{name} is declared {o.removeprefix(OWL)}: outside the axiom profile"
+            yield f"{_owner(k, s)} is declared {o.removeprefix(OWL)}: outside the axiom profile"
         elif p in {RDFS + "domain", RDFS + "subPropertyOf"} and not _is_annotation(k, s):
-            yield f"{name} {p.removeprefix(RDFS)} {local(str(o))}: outside the axiom profile"
+            yield f"{_owner(k, s)} {p.removeprefix(RDFS)} {local(str(o))}: outside the axiom profile"
         elif p == OWL + "propertyChainAxiom" and (s != HAS_FINDING or t.items(str(o)) != chain):
-            yield f"{name}: the only role chain is hasLesion o hasFinding -> hasFinding"
+            yield f"{_owner(k, s)}: the only role chain is hasLesion o hasFinding -> hasFinding"
         elif p == SUBCLASS:
             yield from _subclass(k, s, str(o))
         elif p == EQUIVALENT and not s.startswith("_:"):
