@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from kypho_kg import __version__
 from kypho_kg._resources import resource_dir
 from kypho_kg.candidacy import Answer, CaseAnswer
 from kypho_kg.errors import UsageError
+from kypho_kg.loading import CATALOG, read_catalog
 from kypho_kg.ontology_export import ROOT, Syntax, serialise
 from kypho_kg.owl_export import case_axioms, case_iri, subject_iri
 from kypho_kg.record import LESION, PATIENT, PROCEDURE
@@ -25,7 +25,6 @@ from kypho_kg.report import DISCLAIMER, level_names
 from kypho_kg.store import Literal, Triple
 from kypho_kg.vocabulary import DCTERMS, LABEL, OWL, TYPE
 
-CATALOG = "catalog-v001.xml"
 _XML = "urn:oasis:names:tc:entity:xmlns:xml:catalog"
 
 
@@ -123,8 +122,7 @@ def _catalog() -> str:
     """The catalog of the installed knowledge base with full paths, and the knowledge base itself."""
     root = resource_dir("ontology").resolve()
     entries = {ROOT: root / "kypho.ttl"}
-    for entry in ET.parse(root / CATALOG).iter(f"{{{_XML}}}uri"):
-        entries[entry.get("name", "")] = (root / entry.get("uri", "")).resolve()
+    entries |= {name: path.resolve() for name, path in read_catalog(root).items()}
     rows = [f"    <uri name={quoteattr(name)} uri={quoteattr(path.as_uri())}/>\n" for name, path in entries.items()]
     return (
         '<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n'

@@ -54,7 +54,7 @@ def ontology_graph(triples: Iterable[store.Triple]) -> Graph:
     """Copy triples as they were parsed; no literal is repaired."""
     graph = Graph()
     for s, p, o in triples:
-        graph.add((_resource(s), URIRef(p), _resource(o) if isinstance(o, str) else _literal(o)))
+        graph.add((_resource(s), URIRef(p), _resource(o) if isinstance(o, str) else rdf_literal(o)))
     return graph
 
 
@@ -62,7 +62,8 @@ def _resource(term: str) -> URIRef | BNode:
     return BNode(term[2:]) if term.startswith("_:") else URIRef(term)
 
 
-def _literal(term: store.Literal) -> Literal:
+def rdf_literal(term: store.Literal) -> Literal:
+    """Copy a literal as it was parsed."""
     if term.language or term.datatype == str(XSD.string):  # rdflib keeps plain and xsd:string literals apart
         return Literal(term.text, lang=term.language or None)
     return Literal(term.text, datatype=URIRef(term.datatype), normalize=False)

@@ -17,19 +17,14 @@ from kypho_kg.errors import EngineError, UsageError
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.manchester import Renderer
 from kypho_kg.owl_export import Axioms
-from kypho_kg.reasoning import satisfiable
+from kypho_kg.reasoning import annotation_properties, satisfiable
 from kypho_kg.store import Triple, Triples
-from kypho_kg.vocabulary import DEFINITION, GUIDELINES, KYPHO, LABEL, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE, XSD, local
+from kypho_kg.vocabulary import GUIDELINES, KYPHO, LABEL, OWL, RDF, RDFS, SUBCLASS, TYPE, XSD, local
 
 _BUILT_IN = (OWL, RDF, RDFS, XSD)
 _DECLARATIONS = frozenset(
     OWL + n for n in "Class ObjectProperty DatatypeProperty AnnotationProperty NamedIndividual Ontology".split()
 ) | {RDFS + "Datatype"}
-_ANNOTATIONS = (
-    frozenset({DEFINITION, SKOS + "notation"})
-    | {RDFS + n for n in ("label", "comment", "seeAlso", "isDefinedBy")}
-    | {OWL + n for n in ("imports", "versionInfo", "versionIRI", "priorVersion", "deprecated")}
-)
 _ASKED, _ANYTHING = "urn:kypho:probe/asked", "urn:kypho:probe/anything"
 """A class that must be empty if the consequence holds, and one that is empty only by a contradiction."""
 _FEW = 24
@@ -83,7 +78,7 @@ class Justification:
 
 def axioms_of(triples: Triples) -> tuple[list[Axiom], list[Triple]]:
     """The axioms of an ontology, annotations aside, and its declarations."""
-    annotations = _ANNOTATIONS.union(triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    annotations = annotation_properties(triples)
     declarations: list[Triple] = [
         (s, p, o) for s, p, o in triples if p == TYPE and o in _DECLARATIONS and not s.startswith("_:")
     ]

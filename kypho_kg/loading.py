@@ -15,18 +15,27 @@ from kypho_kg.scores import read_scores
 from kypho_kg.store import Triple, Triples, parse_turtle
 from kypho_kg.vocabulary import OWL
 
+CATALOG = "catalog-v001.xml"
+
+
+def read_catalog(root: Path) -> dict[str, Path]:
+    """Where the catalog of a folder finds each ontology.
+
+    :raises KnowledgeBaseError: when there is no catalog, or it is no XML.
+    """
+    try:
+        tree = ET.parse(root / CATALOG)
+    except (OSError, ET.ParseError) as error:
+        raise KnowledgeBaseError(f"{CATALOG}: {error}") from None
+    return {e.get("name", ""): root / e.get("uri", "") for e in tree.iter() if e.tag.endswith("}uri")}
+
 
 def import_closure(root: Path) -> dict[Path, list[Triple]]:
     """The files of ``kypho.ttl`` and its imports with their triples, found by the catalog and never in the network.
 
     :raises KnowledgeBaseError: when an import is not in the catalog or its file is missing.
     """
-    catalog = root / "catalog-v001.xml"
-    try:
-        tree = ET.parse(catalog)
-    except (OSError, ET.ParseError) as error:
-        raise KnowledgeBaseError(f"{catalog.name}: {error}") from None
-    entries = {e.get("name", ""): root / e.get("uri", "") for e in tree.iter() if e.tag.endswith("}uri")}
+    entries = read_catalog(root)
     files: dict[Path, list[Triple]] = {}
     todo = [root / "kypho.ttl"]
     while todo:
@@ -37,7 +46,7 @@ def import_closure(root: Path) -> dict[Path, list[Triple]]:
         for s, p, o in files[path]:
             if p == OWL + "imports":
                 if str(o) not in entries:
-                    raise KnowledgeBaseError(f"{path.name}: import {o} is not in {catalog.name} (ontology {s})")
+                    raise KnowledgeBaseError(f"{path.name}: import {o} is not in {CATALOG} (ontology {s})")
                 todo.append(entries[str(o)])
     return dict(sorted(files.items()))
 

@@ -20,6 +20,7 @@ import rdflib
 from pyhornedowl.model import Class, DisjointClasses, EquivalentClasses
 from rdflib.plugins.serializers.turtle import TurtleSerializer
 
+from kypho_kg.graph import rdf_literal
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import import_closure
 from kypho_kg.reasoning import classify
@@ -110,11 +111,7 @@ def as_graph(triples: Iterable[Triple]) -> rdflib.Graph:
         return rdflib.URIRef(term)
 
     def node(term: Term) -> rdflib.term.Node:
-        if not isinstance(term, Literal):
-            return resource(term)
-        if term.language or term.datatype == XSD + "string":
-            return rdflib.Literal(term.text, lang=term.language or None)
-        return rdflib.Literal(term.text, datatype=rdflib.URIRef(term.datatype), normalize=False)
+        return rdf_literal(term) if isinstance(term, Literal) else resource(term)
 
     for s, p, o in triples:
         graph.add((resource(s), rdflib.URIRef(p), node(o)))

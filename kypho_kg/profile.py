@@ -84,11 +84,8 @@ def _axioms(k: Knowledge) -> Iterator[str]:
 
 def _owner(k: Knowledge, node: str) -> str:
     """The named term whose axioms hold a blank node."""
-    seen: set[str] = set()
-    while node.startswith("_:") and node not in seen:
-        seen.add(node)
-        node = next(iter(k.triples.referrers(node)), node)
-    return "an axiom without a name" if node.startswith("_:") else local(node)
+    owner = k.triples.owner(node)
+    return "an axiom without a name" if owner.startswith("_:") else local(owner)
 
 
 def _is_annotation(k: Knowledge, iri: str) -> bool:

@@ -177,16 +177,11 @@ class Checks:
     def _shown(self, term: Term) -> str:
         if isinstance(term, Literal):
             return repr(term.text)
-        return f"a node of {local(self._owner(term))}" if term.startswith("_:") else local(term)
-
-    def _owner(self, node: str) -> str:
-        """The named term whose axioms hold a blank node, or the node itself."""
-        seen: set[str] = set()
-        node = self._blank.get(node, node)
-        while node.startswith("_:") and node not in seen:
-            seen.add(node)
-            node = next(iter(self._triples.referrers(node)), node)
-        return node
+        return (
+            f"a node of {local(self._triples.owner(self._blank.get(term, term)))}"
+            if term.startswith("_:")
+            else local(term)
+        )
 
 
 def check_quality(checks: Checks, rules: Iterable[Rule], waivers: Iterable[Waiver] = ()) -> QualityReport:

@@ -99,8 +99,7 @@ def entailments(
         _probe(probes, i, "outside", just[one], probes.complement(c)) for i, (c, one) in enumerate(asked.items())
     ]
     inside = [_probe(probes, i, "inside", just[one], c) for i, (c, one) in enumerate(asked.items())]
-    bystanders = _bystanders(knowledge.triples)
-    ontology = (*(t for t in knowledge.triples if t[0] not in bystanders), *axioms, *probes.triples)
+    ontology = (*_relevant(knowledge.triples), *axioms, *probes.triples)
     try:
         possible = _satisfiable(knowledge, ontology, (*outside, *inside), timeout)
     except _Inconsistent:
@@ -119,12 +118,10 @@ def check_consistency(knowledge: Knowledge, timeout: float = 300) -> Consistency
     :param timeout: seconds after which the reasoner is killed; it runs up to three times.
     :raises EngineError: when the reasoner fails or runs out of time.
     """
-    bystanders = _bystanders(knowledge.triples)
-    triples = tuple(t for t in knowledge.triples if t[0] not in bystanders)
     classes = sorted(c for c in knowledge.triples.subjects(TYPE, OWL + "Class") if not c.startswith("_:"))
     try:
         _satisfiable(knowledge, knowledge.triples, (), timeout)
-        possible = _satisfiable(knowledge, triples, classes, timeout)
+        possible = _satisfiable(knowledge, _relevant(knowledge.triples), classes, timeout)
     except _Inconsistent:
         return ConsistencyReport(False)
     crossed = _crossed(knowledge, timeout)
@@ -140,8 +137,7 @@ def classify(knowledge: Knowledge, timeout: float = 300) -> list[Triple]:
     :raises KnowledgeBaseError: when the ontology is inconsistent or a class can have no member.
     :raises EngineError: when the reasoner fails or runs out of time.
     """
-    bystanders = _bystanders(knowledge.triples)
-    with _file(knowledge, (t for t in knowledge.triples if t[0] not in bystanders)) as path:
+    with _file(knowledge, _relevant(knowledge.triples)) as path:
         taxonomy = path.with_name("taxonomy.ofn")
         _, errors = _run(["-c", "-o", str(taxonomy)], path, timeout)
         if "InconsistentOntologyException" in errors:
@@ -190,7 +186,7 @@ def _crossed(knowledge: Knowledge, timeout: float) -> Iterator[str]:
 
 def _definitions(knowledge: Knowledge, classes: Iterable[str], without: set[Triple]) -> list[Triple]:
     """The logical triples that are reached from some classes, annotations aside."""
-    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    annotations = annotation_properties(knowledge.triples)
     rows: dict[str, list[Triple]] = {}
     for row in knowledge.triples:
         if row[1] not in annotations and row not in without:
@@ -212,10 +208,19 @@ def _probe(axioms: Axioms, number: int, name: str, *superclasses: str) -> str:
     return iri
 
 
-def _bystanders(t: Triples) -> frozenset[str]:
-    """Individuals that stand in no class expression, such as guidelines: no case depends on them, each costs time."""
+def _relevant(t: Triples) -> list[Triple]:
+    """All but the individuals that stand in no class expression, such as guidelines.
+
+    No case depends on them, and each costs time.
+    """
     lists = (o for _, p, o in t if p in {RDF + "first", OWL + "hasValue"})
-    return frozenset(t.subjects(TYPE, OWL + "NamedIndividual")).difference(o for o in lists if isinstance(o, str))
+    bystanders = set(t.subjects(TYPE, OWL + "NamedIndividual")).difference(o for o in lists if isinstance(o, str))
+    return [row for row in t if row[0] not in bystanders]
+
+
+def annotation_properties(t: Triples) -> frozenset[str]:
+    """What no reasoner reads: the annotation properties of OWL and those that an ontology declares."""
+    return _ANNOTATIONS.union(t.subjects(TYPE, OWL + "AnnotationProperty"))
 
 
 def satisfiable(
@@ -277,7 +282,7 @@ def _failure(errors: str) -> EngineError:
 @contextlib.contextmanager
 def _file(knowledge: Knowledge, triples: Iterable[Triple]) -> Iterator[Path]:
     """A private file with the logical axioms."""
-    annotations = _ANNOTATIONS.union(knowledge.triples.subjects(TYPE, OWL + "AnnotationProperty"))
+    annotations = annotation_properties(knowledge.triples)
     logical = (
         t for t in triples if not annotations & {t[0], t[1]} and not (t[1] == TYPE and t[2] in _NO_AXIOM)
     )  # fmt: skip

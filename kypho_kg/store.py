@@ -89,6 +89,14 @@ class Triples:
         """The subjects that point at a node by any predicate."""
         return tuple(s for subjects in self._by_object.get(node, {}).values() for s in subjects)
 
+    def owner(self, node: str) -> str:
+        """The named term whose axioms hold a blank node; the last blank node where there is none."""
+        seen: set[str] = set()
+        while node.startswith("_:") and node not in seen:
+            seen.add(node)
+            node = next(iter(self.referrers(node)), node)
+        return node
+
     def subjects(self, predicate: str, obj: Term) -> tuple[str, ...]:
         """All subjects of a predicate and an object."""
         properties = self._by_object.get(obj)

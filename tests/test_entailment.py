@@ -14,7 +14,7 @@ import pytest
 
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.owl_export import Axioms
-from kypho_kg.reasoning import _bystanders, _probe, _satisfiable
+from kypho_kg.reasoning import _probe, _relevant, _satisfiable
 from kypho_kg.vocabulary import EQUIVALENT, KYPHO, OWL, TYPE
 
 with (Path(__file__).parent / "tables" / "entailment.csv").open(encoding="utf-8", newline="") as file:
@@ -39,9 +39,7 @@ def entailed(knowledge: Knowledge) -> dict[str, bool]:
         if row["relation"] == "subClassOf":
             other = axioms.complement(other)
         probes[name(row)] = _probe(axioms, number, "row", KYPHO + row["sub"], other)
-    bystanders = _bystanders(knowledge.triples)
-    ontology = (*(t for t in knowledge.triples if t[0] not in bystanders), *axioms.triples)
-    possible = _satisfiable(knowledge, ontology, list(probes.values()), 300)
+    possible = _satisfiable(knowledge, (*_relevant(knowledge.triples), *axioms.triples), list(probes.values()), 300)
     return {row: not possible[probe] for row, probe in probes.items()}
 
 
