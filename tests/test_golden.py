@@ -11,11 +11,11 @@ from kypho_kg.candidacy import assess
 from kypho_kg.intake import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = sorted((ROOT / "tests" / "golden").glob("*/*.yaml"))
+GOLDEN = sorted(
+    p for folder in ("published", "constructed") for p in (ROOT / "tests" / "golden" / folder).glob("*.yaml")
+)
 EXAMPLES = sorted((ROOT / "examples").glob("*/*.yaml"))
-VERDICTS = (
-    "NotApplicable Contraindicated NotIndicated Candidate CandidateWithCaution CandidateScreeningOpen Undetermined"
-).split()
+VIGNETTES = sorted((ROOT / "tests" / "golden" / "guidelines").glob("*.yaml"))
 
 
 def load(path):
@@ -57,7 +57,7 @@ def test_every_example_has_its_expectation():
 
 
 def test_every_verdict_occurs_where_it_can(knowledge):
-    """Constructed patients cover every verdict of every guideline for which it can occur."""
+    """Constructed patients and the vignettes of a guideline cover every verdict that can occur under it."""
     seen = {
         (id_, want["verdict"])
         for path in GOLDEN
@@ -65,13 +65,20 @@ def test_every_verdict_occurs_where_it_can(knowledge):
         for case in load(path)["cases"]
         for id_, want in case["guidelines"].items()
     }
-    for g in knowledge.guidelines.values():
-        effects = {r.effect for r in g.recommendations if not r.reading}
-        possible = set(VERDICTS)
-        if "DefinesScope" not in effects:
-            possible.discard("NotApplicable")
-        if "ContraindicatesAbsolutely" not in effects:
-            possible.discard("Contraindicated")
-        if "ContraindicatesRelatively" not in effects:
-            possible -= {"CandidateWithCaution", "CandidateScreeningOpen"}
-        assert possible <= {v for id_, v in seen if id_ == g.id}, g.id
+    seen |= {(path.stem, case["verdict"]) for path in VIGNETTES for case in load(path)["cases"]}
+    missing = {g.id: sorted(possible(g) - {v for id_, v in seen if id_ == g.id}) for g in knowledge.guidelines.values()}
+    assert {id_: verdicts for id_, verdicts in missing.items() if verdicts} == {}
+
+
+def possible(guideline):
+    """The verdicts that the effects of a guideline allow (docs/verdicts.md)."""
+    effects = {r.effect for r in guideline.recommendations if not r.reading}
+    outside = {"NotApplicable"} if "DefinesScope" in effects else set()
+    if not effects & {"Requires", "Indicates"}:
+        return outside | {"Rated" if "Rates" in effects else "NoVerdict"}
+    found = {"NotIndicated", "Candidate", "Undetermined"} | outside
+    if "ContraindicatesAbsolutely" in effects:
+        found.add("Contraindicated")
+    if "ContraindicatesRelatively" in effects:
+        found |= {"CandidateWithCaution", "CandidateScreeningOpen"}
+    return found
