@@ -1,4 +1,4 @@
-"""Each guideline on small cases: a base, and what differs from it; verdict and deciding clauses written from the source.
+"""Each guideline on small cases: a base, and what differs from it; its verdict written from the source.
 
 A file of ``tests/golden/guidelines`` holds the sections of a patient file (``patient``, ``facts``, ``lesion`` with its
 ``level``, ``procedure``) as ``base``; a case merges its ``but`` into them, and ``null`` takes a fact away.
