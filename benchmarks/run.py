@@ -80,13 +80,14 @@ def main() -> None:
         rows.append((name, wall, f"peak {peak:.0f} MiB"))
 
     from kypho_kg import report
-    from kypho_kg.candidacy import assess, verdict_graph
+    from kypho_kg.candidacy import assess
     from kypho_kg.evaluation import Evaluator
     from kypho_kg.inference import infer
     from kypho_kg.intake import mark_invalid
     from kypho_kg.loading import load_knowledge, read_knowledge
     from kypho_kg.record import LESION, Lesion
     from kypho_kg.sources.patient_file import read_patient_file
+    from kypho_kg.verdicts import conclude, derive_query, verdict_graph
 
     k = load_knowledge()
     record = read_patient_file(EXAMPLE, k)
@@ -132,18 +133,16 @@ def main() -> None:
     # What a user would run instead for the same verdicts from the same truths: rdflib's SPARQL engine.
     import rdflib
 
-    from kypho_kg import candidacy
-
     case = answer.cases[0]
     variants = {(a.guideline.id, ""): [(c.recommendation, c.truth) for c in a.clauses if not c.recommendation.reading]
                 for a in case.assessments}  # fmt: skip
     graph = rdflib.Graph()
     for s, p, o in verdict_graph(variants):
         graph.add((rdflib.URIRef(s), rdflib.URIRef(p), rdflib.URIRef(str(o))))
-    query = candidacy.derive_query("verdict")
+    query = derive_query("verdict")
     engines = paired(
         {
-            "verdicts by Oxigraph": lambda: candidacy.conclude(variants),
+            "verdicts by Oxigraph": lambda: conclude(variants),
             "verdicts by rdflib": lambda: list(graph.query(query)),
         },
         max(3, rounds // 4),

@@ -7,30 +7,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from kypho_kg._resources import resource_dir
-from kypho_kg.errors import EngineError, UsageError
+from kypho_kg.applicability import Place, choice_of_procedure, payers_of
+from kypho_kg.errors import UsageError
 from kypho_kg.evaluation import Evaluator, Proof, Truth, lesion_subject
-from kypho_kg.guidelines import DOCUMENTATION, RATES, RELATIVE, Guideline, Recommendation
+from kypho_kg.guidelines import DOCUMENTATION, RATES, RELATIVE, Guideline, OptionRating, Recommendation
 from kypho_kg.inference import assumptions_of, infer
 from kypho_kg.intake import mark_invalid
-from kypho_kg.knowledge import Knowledge, Policy
+from kypho_kg.knowledge import Bridge, Knowledge, Policy
 from kypho_kg.loading import load_knowledge
-from kypho_kg.record import PROCEDURE, Fact, Lesion, Record, TimeSpan
+from kypho_kg.record import Fact, Lesion, Record
 from kypho_kg.snapshot import Snapshot
-from kypho_kg.store import Store, Triple
-from kypho_kg.vocabulary import KYPHO, TYPE, local
+from kypho_kg.verdicts import Conclusion, Variant, conclude
 
-UNDETERMINED = "Undetermined"
-_TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTruth"}
-VERDICTS = (
-    "NotApplicable", "Contraindicated", "NotIndicated", "Candidate", "CandidateWithCaution",
-    "CandidateScreeningOpen", UNDETERMINED, "Rated", "NoVerdict",
-)  # fmt: skip
+ALL = "all"
+"""In place of ids: every guideline, also superseded versions and policies that are not in force."""
+ASSUMED, UNBRIDGED = "assumed", "unbridged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +39,6 @@ class ClauseResult:
     def truth(self) -> Truth:
         """The truth of the clause."""
         return self.proof.truth
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """A verdict and the verdicts in which it can still end."""
-
-    verdict: str
-    reachable: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +64,13 @@ class Assessment:
     in_force: bool | None
     """Whether the policy applies by service date, state and payer; ``None`` where one of them is not known."""
     bridges: tuple[str, ...]
+    unbridged: Conclusion | None = None
+    """The verdict without the bridges, where the clauses used one."""
     assumed: Assumed | None = None
     reading: str = ""
     """The alternative reading that was chosen for the verdict, empty for none."""
+    techniques: frozenset[str] = frozenset()
+    """The techniques of which one is proposed."""
 
     @property
     def verdict(self) -> str:
@@ -96,9 +87,17 @@ class Assessment:
         return tuple(c for c in self.counted if c.recommendation.effect == effect and (not truths or c.truth in truths))
 
     @property
+    def ratings(self) -> tuple[tuple[ClauseResult, OptionRating], ...]:
+        """What a panel says of each option in the scenarios that fit the case."""
+        return tuple((c, r) for c in self.having(RATES, Truth.MET) for r in c.recommendation.ratings)
+
+    @property
     def categories(self) -> tuple[str, ...]:
-        """The categories in which a rating guideline puts the case."""
-        return tuple(c.recommendation.rating for c in self.having(RATES, Truth.MET))
+        """The categories in which a panel puts what is proposed: of the proposed technique, where that was rated."""
+        mine = [(c, r) for c, r in self.ratings if r.of_augmentation]
+        named = {c.recommendation.id for c, r in mine if r.option in self.techniques}
+        kept = (r for c, r in mine if r.option in self.techniques or c.recommendation.id not in named)
+        return tuple(dict.fromkeys(r.category for r in kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +139,8 @@ def assess(
     """Assess every lesion of a record under every chosen guideline.
 
     :param as_of: the date on which the record is read; overrides that of the record.
-    :param guidelines: ids; by default all that rest on no unverified clause, and with ``state`` or ``payer`` only the
-        coverage policies in force.
+    :param guidelines: ids, or ``all``; by default the newest version of each source that rests on no unverified clause,
+        and of the coverage policies those that are, or may be, in force.
     :param assume: names of assumption policies; their verdict stands beside the strict one.
     :param readings: names of alternative readings that the verdicts of their guidelines follow.
     :param bridges: whether one feature may count as another by a named bridge.
@@ -161,11 +160,16 @@ def assess(
     policies = tuple(k.policy(name) for name in assume if name != "strict")
     active = tuple(k.bridges.values()) if bridges else ()
     snapshot = infer(record, k, day, bridges=active)
-    place = _Place(snapshot, state, _payer(snapshot, payer))
-    chosen = [k.guideline(g) for g in guidelines] if guidelines else list(place.default(picked=bool(state or payer)))
-    assumed = infer(record, k, day, bridges=active, policies=policies) if policies else None
+    place = Place(snapshot, state, payers_of(snapshot, payer))
+    names = k.guidelines if guidelines and ALL in guidelines else guidelines
+    chosen = [k.guideline(g) for g in names] if names else list(place.default())
+    views = _Views(
+        snapshot,
+        assumed=infer(record, k, day, bridges=active, policies=policies) if policies else None,
+        unbridged=infer(record, k, day, bridges=()) if _bridged(snapshot, active) else None,
+    )
     read_as = _readings(k, readings)
-    cases = tuple(_case(record, x, snapshot, assumed, policies, chosen, place, read_as) for x in record.lesions)
+    cases = tuple(_case(record, x, views, policies, chosen, place, read_as) for x in record.lesions)
     return Answer(record, k, day, tuple(p.name for p in policies) or ("strict",), bridges, cases)
 
 
@@ -179,84 +183,50 @@ def _readings(k: Knowledge, names: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """When, where and at whose cost the service is: what decides which policies are in force."""
+class _Views:
+    """The snapshot that is judged, and the ones whose verdicts stand beside."""
 
-    snapshot: Snapshot
-    state: str | None
-    payers: frozenset[str]
-    """The payers of which one pays; empty where none is known."""
-
-    def default(self, *, picked: bool) -> Iterator[Guideline]:
-        """What is assessed unless guidelines are named; with a state or payer only the policies in force there."""
-        for guideline in self.snapshot.knowledge.guidelines.values():
-            policy = bool(guideline.states or guideline.payers)
-            if picked and policy and not self.in_force(guideline):
-                continue
-            if not guideline.rests_on_unverified or (picked and policy):
-                yield guideline
-
-    def in_force(self, g: Guideline) -> bool | None:
-        """By service date (else the as-of date), state and payer."""
-        procedure = self.snapshot.record.procedure
-        day = procedure.service_date if procedure and procedure.service_date else TimeSpan.of(self.snapshot.as_of)
-        state = self.state or (procedure.state if procedure else None)
-        answers: list[bool | None] = []
-        if g.effective_from:
-            answers.append(_compare(day.start.date() >= g.effective_from, day.end.date() >= g.effective_from))
-        if g.effective_until:
-            answers.append(_compare(day.end.date() <= g.effective_until, day.start.date() <= g.effective_until))
-        if g.states:
-            answers.append(None if state is None else state in g.states)
-        if g.payers:
-            answers.append(
-                _compare(self.payers <= set(g.payers), bool(self.payers & set(g.payers))) if self.payers else None
-            )
-        return False if False in answers else None if None in answers else True
+    judged: Snapshot
+    assumed: Snapshot | None
+    unbridged: Snapshot | None
 
 
-def _payer(snapshot: Snapshot, named: str | None) -> frozenset[str]:
-    """The payer that was named, else what the snapshot holds."""
-    feature = snapshot.knowledge.by_name["payer"]
-    if named is None:
-        value = snapshot.value(PROCEDURE, feature.iri).value
-        return value if isinstance(value, frozenset) else frozenset()
-    if KYPHO + named not in feature.values:
-        known = ", ".join(sorted(map(local, feature.values)))
-        raise UsageError(f"unknown payer {named!r}; known: {known}")
-    return frozenset({KYPHO + named})
-
-
-def _compare(certainly: bool, possibly: bool) -> bool | None:
-    return True if certainly else None if possibly else False
+def _bridged(snapshot: Snapshot, bridges: Iterable[Bridge]) -> bool:
+    """Whether a bridge added anything."""
+    rules = {b.iri for b in bridges}
+    return any(f.rule in rules for facts in snapshot.present.values() for f in facts)
 
 
 def _case(
     record: Record,
     lesion: Lesion,
-    snapshot: Snapshot,
-    assumed: Snapshot | None,
+    views: _Views,
     policies: Sequence[Policy],
     guidelines: Sequence[Guideline],
-    place: _Place,
+    place: Place,
     read_as: Mapping[str, str],
 ) -> CaseAnswer:
-    procedure = record.procedure
+    procedure, snapshot = record.procedure, views.judged
     in_session = procedure is not None and (procedure.lesions is None or lesion.id in procedure.lesions)
     subject = lesion_subject(lesion.id)
-    strict = Evaluator(snapshot, subject, in_session)
-    beside = Evaluator(assumed, subject, in_session) if assumed else None
-    clauses = {g.id: _clauses(g, strict) for g in guidelines}
-    other = {g.id: _clauses(g, beside) for g in guidelines} if beside else {}
-    conclusions = conclude(_variants(guidelines, clauses, other, read_as))
-    names = tuple(p.name for p in policies)
-    assessments = []
+
+    def judged(view: Snapshot | None, some: Iterable[Guideline]) -> dict[str, tuple[ClauseResult, ...]]:
+        evaluator = Evaluator(view, subject, in_session) if view else None
+        return {g.id: _clauses(g, evaluator) for g in some} if evaluator else {}
+
+    clauses, assumed = judged(snapshot, guidelines), judged(views.assumed, guidelines)
     bridge_names = {b.iri: b.name for b in snapshot.knowledge.bridges.values()}
+    used = {g.id: tuple(sorted({bridge_names[f.rule] for f in _used(clauses[g.id], bridge_names)})) for g in guidelines}
+    unbridged = judged(views.unbridged, (g for g in guidelines if used[g.id]))
+    conclusions = conclude(_variants(guidelines, clauses, {ASSUMED: assumed, UNBRIDGED: unbridged}, read_as))
+    techniques = choice_of_procedure(snapshot, "technique") if in_session else frozenset()
+    assessments = []
     for g in guidelines:
         beside_it = None
-        if assumed is not None:
-            used = _used(other[g.id], {f.rule for f in assumptions_of(assumed)})
-            beside_it = Assumed(names, conclusions[g.id, "assumed"], used, other[g.id])
+        if views.assumed is not None:
+            facts = _used(assumed[g.id], {f.rule for f in assumptions_of(views.assumed)})
+            names = tuple(p.name for p in policies)
+            beside_it = Assumed(names, conclusions[g.id, ASSUMED], facts, assumed[g.id])
         reading = read_as.get(g.id, "")
         by_reading = {r: conclusions[g.id, "reading:" + r] for r in ("", *g.readings)}
         assessments.append(
@@ -266,12 +236,36 @@ def _case(
                 clauses[g.id],
                 by_reading if g.readings else {},
                 place.in_force(g),
-                tuple(sorted({bridge_names[f.rule] for f in _used(clauses[g.id], bridge_names)})),
+                used[g.id],
+                conclusions.get((g.id, UNBRIDGED)),
                 beside_it,
                 reading,
+                techniques,
             )
         )
     return CaseAnswer(record, lesion, in_session, snapshot, tuple(assessments))
+
+
+def _variants(
+    guidelines: Sequence[Guideline],
+    clauses: Mapping[str, tuple[ClauseResult, ...]],
+    beside: Mapping[str, Mapping[str, tuple[ClauseResult, ...]]],
+    read_as: Mapping[str, str],
+) -> dict[Variant, list[tuple[Recommendation, Truth]]]:
+    """The truths that each verdict reads: a reading adds the clauses that belong to it alone."""
+    variants: dict[Variant, list[tuple[Recommendation, Truth]]] = {}
+
+    def add(guideline: Guideline, name: str, rows: tuple[ClauseResult, ...], reading: str) -> None:
+        kept = (c for c in rows if c.recommendation.reading in {"", reading})
+        variants[guideline.id, name] = [(c.recommendation, c.truth) for c in kept]
+
+    for g in guidelines:
+        for reading in ("", *g.readings):
+            add(g, "reading:" + reading, clauses[g.id], reading)
+        for name, rows in beside.items():
+            if g.id in rows:
+                add(g, name, rows[g.id], read_as.get(g.id, ""))
+    return variants
 
 
 def _clauses(guideline: Guideline, evaluator: Evaluator) -> tuple[ClauseResult, ...]:
@@ -294,82 +288,6 @@ def _used(clauses: Iterable[ClauseResult], rules: Iterable[str]) -> tuple[Fact, 
             for fact in leaf.facts:
                 visit(fact)
     return tuple(found.values())
-
-
-# -- verdicts
-
-Variant = tuple[str, str]
-"""Id of a guideline, and ``assumed`` or ``reading:NAME``; the name is empty for the guideline without alternatives."""
-
-
-def _variants(
-    guidelines: Sequence[Guideline],
-    clauses: Mapping[str, tuple[ClauseResult, ...]],
-    assumed: Mapping[str, tuple[ClauseResult, ...]],
-    read_as: Mapping[str, str],
-) -> dict[Variant, list[tuple[Recommendation, Truth]]]:
-    """The truths that each verdict reads: a reading adds the clauses that belong to it alone."""
-    variants: dict[Variant, list[tuple[Recommendation, Truth]]] = {}
-
-    def add(guideline: Guideline, name: str, rows: tuple[ClauseResult, ...], reading: str) -> None:
-        kept = (c for c in rows if c.recommendation.reading in {"", reading})
-        variants[guideline.id, name] = [(c.recommendation, c.truth) for c in kept]
-
-    for g in guidelines:
-        for reading in ("", *g.readings):
-            add(g, "reading:" + reading, clauses[g.id], reading)
-        if g.id in assumed:
-            add(g, "assumed", assumed[g.id], read_as.get(g.id, ""))
-    return variants
-
-
-def verdict_graph(variants: dict[Variant, list[tuple[Recommendation, Truth]]]) -> Iterator[Triple]:
-    """Assessments and clause truths as RDF: the input of ``queries/derive/verdict.rq``."""
-    for (guideline, variant), rows in variants.items():
-        node = _assessment_iri(guideline, variant)
-        yield node, TYPE, KYPHO + "Assessment"
-        for recommendation, truth in rows:
-            clause = f"{node}/{recommendation.clause}"
-            yield node, KYPHO + "considers", recommendation.iri
-            yield node, KYPHO + "hasClauseTruth", clause
-            yield clause, KYPHO + "ofRecommendation", recommendation.iri
-            yield clause, KYPHO + "effect", KYPHO + recommendation.effect
-            yield clause, KYPHO + "truth", KYPHO + _TRUTHS[truth]
-
-
-def _assessment_iri(guideline: str, variant: str) -> str:
-    return f"urn:kypho:assessment/{guideline}/{variant}"
-
-
-def conclude(variants: dict[Variant, list[tuple[Recommendation, Truth]]]) -> dict[Variant, Conclusion]:
-    """Derive all verdicts of a case by the bundled SPARQL query.
-
-    :raises EngineError: when a recommendation has not exactly one truth, or an assessment not exactly one verdict.
-    """
-    store = Store(verdict_graph(variants))
-    for row in store.select(derive_query("clause-truth-count")):
-        raise EngineError(f"{row['recommendation']}: has not exactly one truth in {row['assessment']}")
-    verdicts: dict[str, list[str]] = {}
-    ends: dict[str, set[str]] = {}
-    for s, p, o in store.construct(derive_query("verdict")):
-        if p == KYPHO + "verdict":
-            verdicts.setdefault(s, []).append(local(str(o)))
-        else:
-            ends.setdefault(s, set()).add(local(str(o)))
-    conclusions = {}
-    for variant in variants:
-        node = _assessment_iri(*variant)
-        found = verdicts.get(node, [])
-        if len(found) != 1 or found[0] not in VERDICTS or not ends.get(node):
-            raise EngineError(f"{node}: expected one verdict, got {found or 'none'}")
-        conclusions[variant] = Conclusion(found[0], tuple(v for v in VERDICTS if v in ends[node]))
-    return conclusions
-
-
-@functools.cache
-def derive_query(name: str) -> str:
-    """The text of a query of ``queries/derive``."""
-    return (resource_dir("queries") / "derive" / f"{name}.rq").read_text("utf-8")
 
 
 def cautions(assessment: Assessment) -> tuple[tuple[str, ...], tuple[str, ...]]:

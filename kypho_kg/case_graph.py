@@ -12,7 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from kypho_kg import graph
-from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, Conclusion
+from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult
 from kypho_kg.classification import lesion_types
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
@@ -21,6 +21,7 @@ from kypho_kg.record import LESION, PROCEDURE, Fact, Polarity, Range, Record
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.state import Gap, Resolved
 from kypho_kg.store import Literal, Triple
+from kypho_kg.verdicts import Conclusion
 from kypho_kg.vocabulary import HAS_FINDING, KYPHO, SKOS, TYPE, XSD, local
 
 ASSERTED = "urn:kypho:graph:asserted"

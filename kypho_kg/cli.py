@@ -17,7 +17,7 @@ import typer
 
 from kypho_kg import __version__
 from kypho_kg.cli_knowledge import guidelines_app, ontology_app
-from kypho_kg.cli_shared import Format, FormatOpt, QueryFormat, QueryFormatOpt
+from kypho_kg.cli_shared import Format, FormatOpt, QueryFormat, QueryFormatOpt, report_problems, say_problems
 from kypho_kg.cli_shared import console as _console
 from kypho_kg.cli_shared import knowledge as _knowledge
 from kypho_kg.cli_shared import print_json as _print_json
@@ -125,20 +125,9 @@ def _assess(
         try:
             answers.append(run(record, as_of=day, knowledge=_knowledge(), state=state, validate=False, **options))
         except KyphoKGError:
-            _say(problems)
+            say_problems(problems)
             raise
     return answers, problems
-
-
-def _say(problems: list[Problem]) -> None:
-    for problem in problems:
-        typer.echo(f"kypho-kg: {problem}", err=True)
-
-
-def _report(problems: list[Problem]) -> None:
-    _say(problems)
-    if problems:
-        raise typer.Exit(3)
 
 
 @app.command()
@@ -192,7 +181,7 @@ def assess(
         terminal.print_matrix(_console(), answers)
     else:
         terminal.print_cases(_console(), answers)
-    _report(problems)
+    report_problems(problems)
 
 
 def _only(answers: list[Answer], lesion: str) -> list[Answer]:
@@ -251,14 +240,14 @@ def explain(
             for a in answers
             for c in a.cases
         )
-        _say(problems)
+        say_problems(problems)
         raise UsageError(f"no such lesion; the record has: {known or 'none'}")
     if format_ is Format.JSON:
         _print_json([report.case_json(a, c) for a, c in found])
     else:
         for answer, case in found:
             terminal.print_explanation(_console(), answer, case, case.assessments[0])
-    _report(problems)
+    report_problems(problems)
 
 
 @app.command()
@@ -269,7 +258,7 @@ def validate(files: Files) -> None:
         counts = ((len(record.facts), "fact"), (len(record.lesions), "lesion"))
         said = ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in counts)
         typer.echo(f"{', '.join(record.files)}: conforms ({said})")
-    _report(problems)
+    report_problems(problems)
 
 
 @app.command()
@@ -284,7 +273,7 @@ def reason(
     from kypho_kg.crosscheck import compare, print_comparison
 
     records, problems = _records([file], None)
-    _report(problems)
+    report_problems(problems)
     rows = compare(records[0], _knowledge(), lesion, guideline, _day(as_of), timeout)
     if not print_comparison(_console(), rows):
         raise typer.Exit(5)
@@ -318,7 +307,7 @@ def query(
         every = list(_knowledge().guidelines)
         answers, problems = _assess(files, as_of, with_, guidelines=every, assume=assume or (), bridges=not no_bridge)
         if not answers:
-            _report(problems)
+            report_problems(problems)
     rows = querying.run(_knowledge(), name, answers)
     if format_ is QueryFormat.JSON:
         _print_json(rows)
@@ -326,7 +315,7 @@ def query(
         typer.echo(querying.markdown(name, rows), nl=False)
     else:
         querying.print_rows(_console(), rows)
-    _report(problems)
+    report_problems(problems)
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kypho_kg.cli_shared import Format, FormatOpt, console, knowledge, print_json, write_text
+from kypho_kg.cli_shared import Format, FormatOpt, console, knowledge, print_json, report_problems, write_text
 
 guidelines_app = typer.Typer(help="The guidelines of the knowledge base.", no_args_is_help=True)
 ontology_app = typer.Typer(help="The ontology.", no_args_is_help=True)
@@ -36,6 +36,77 @@ def guidelines_show(id_: Annotated[str, typer.Argument(metavar="ID")], format_: 
         print_json(catalogue.details(k, guideline))
     else:
         catalogue.print_guideline(console(), k, guideline)
+
+
+PatientFiles = Annotated[list[Path] | None, typer.Argument(help="Patient files: whose verdict differs, and why.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the records as of this date.")]
+
+
+@guidelines_app.command("compare")
+def guidelines_compare(
+    left: Annotated[str, typer.Argument(metavar="A")],
+    right: Annotated[str, typer.Argument(metavar="B")],
+    files: PatientFiles = None,
+    as_of: AsOf = None,
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Compare two guidelines feature by feature, and on patients."""
+    from kypho_kg import changes, comparison
+
+    k = knowledge()
+    found = comparison.compare(k, k.guideline(left), k.guideline(right))
+    sides = ((k, left), (k, right))
+    flips, problems = changes.on_patients(sides, files or (), as_of)
+    if format_ is Format.JSON:
+        print_json({**changes.comparison_json(k, found), **changes.flips_json(files, flips)})
+    else:
+        changes.print_comparison(console(), k, found)
+        changes.print_flips(console(), files, flips)
+    report_problems(problems)
+
+
+@guidelines_app.command("diff")
+def guidelines_diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Id of a guideline, or a .ttl file of one.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Id of a guideline, or a .ttl file of one.")],
+    files: PatientFiles = None,
+    as_of: AsOf = None,
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Show two versions of a guideline clause by clause, and whose verdict changes by which clause."""
+    from kypho_kg import changes, comparison
+
+    sides = (changes.version(old), changes.version(new))
+    (before, one), (after, other) = sides
+    found = comparison.diff(before.guideline(one), after.guideline(other))
+    flips, problems = changes.on_patients(sides, files or (), as_of)
+    if format_ is Format.JSON:
+        print_json({**changes.diff_json(sides, found), **changes.flips_json(files, flips)})
+    else:
+        changes.print_diff(console(), sides, found)
+        changes.print_flips(console(), files, flips)
+    report_problems(problems)
+
+
+@guidelines_app.command("lint")
+def guidelines_lint(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Only these guidelines.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A Turtle file of your own, linted as part of the knowledge base.")
+    ] = None,
+    format_: FormatOpt = Format.TABLE,
+) -> None:
+    """Check guidelines for what is valid and yet wrong; exit code 4 where there is an error or a warning."""
+    from kypho_kg import changes
+    from kypho_kg.lint import lint
+
+    report = lint(ids or (), file)
+    if format_ is Format.JSON:
+        print_json(changes.lint_json(report))
+    else:
+        changes.print_lint(console(), report)
+    if not report.clean:
+        raise typer.Exit(4)
 
 
 @ontology_app.command("check")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kypho_kg.errors import UsageError
+from kypho_kg.errors import Problem, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,3 +73,16 @@ def write_text(path: Path, text: str) -> None:
         path.write_text(text, "utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def say_problems(problems: Iterable[Problem]) -> None:
+    """Print what is wrong with the input on stderr."""
+    for problem in problems:
+        typer.echo(f"kypho-kg: {problem}", err=True)
+
+
+def report_problems(problems: Sequence[Problem]) -> None:
+    """Print what is wrong with the input, and end with the exit code of invalid input if anything is."""
+    say_problems(problems)
+    if problems:
+        raise typer.Exit(3)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kypho_kg.candidacy import UNDETERMINED, Assessment, ClauseResult
+from kypho_kg.candidacy import Assessment, ClauseResult
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.guidelines import ABSOLUTE, DECIDING, EXCLUDES, INDICATES, RELATIVE, REQUIRES, SCOPE
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Cause, Fact, Polarity, Range, Value
+from kypho_kg.verdicts import UNDETERMINED
 from kypho_kg.vocabulary import KYPHO
 
 

@@ -20,6 +20,23 @@ UNVERIFIED = "Unverified"
 
 
 @dataclass(frozen=True, slots=True)
+class OptionRating:
+    """The category in which a panel put one option for the cases of a clause."""
+
+    option: str
+    """IRI of the option; that of a technique where one technique was rated."""
+    label: str
+    category: str
+    """Local name of the category."""
+    words: str
+    stance: str
+    """Local name of what the category says of the option: for it, against it or neither."""
+    number: int | None
+    of_augmentation: bool
+    """Whether the option is a way of doing what is proposed, and not an alternative to it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """One clause of a guideline."""
 
@@ -40,7 +57,9 @@ class Recommendation:
     conjunct_of: str = ""
     strength: str = ""
     grade: str = ""
-    rating: str = ""
+    ratings: tuple[OptionRating, ...] = ()
+    replaces: tuple[str, ...] = ()
+    """Ids of the clauses of older versions that it succeeds."""
 
     @property
     def clause(self) -> str:
@@ -73,13 +92,21 @@ class Guideline:
     effective_until: date | None = None
     states: tuple[str, ...] = ()
     payers: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()
+    """Ids of the older versions that it supersedes."""
     eligible: str = ""
     eligible_and_clear: str = ""
 
     @property
     def rests_on_unverified(self) -> bool:
-        """Whether a clause was never read at any source; such a guideline runs only when it is named."""
-        return any(r.mark == UNVERIFIED for r in self.recommendations)
+        """Whether a clause that a verdict or rating can rest on was never read at any source."""
+        return any(r.mark == UNVERIFIED and r.effect in {*DECIDING, WITHIN, RATES} for r in self.recommendations)
+
+    @property
+    def is_policy(self) -> bool:
+        """Whether it binds in some places or for some payers only."""
+        return bool(self.states or self.payers or self.settings)
 
     def by_clause(self, clause: str) -> Recommendation | None:
         """A recommendation by its id within the guideline."""
@@ -128,6 +155,8 @@ def read_guidelines(t: Triples, compile_: Callable[[str], Criterion]) -> Iterato
             effective_until=_date(t, iri, "effectiveUntil"),
             states=t.texts(iri, KYPHO + "jurisdiction"),
             payers=t.resources(iri, KYPHO + "appliesToPayer"),
+            settings=t.resources(iri, KYPHO + "appliesToSetting"),
+            replaces=_replaced(t, iri),
             eligible=t.resource(iri, KYPHO + "eligibleClass") or "",
             eligible_and_clear=t.resource(iri, KYPHO + "eligibleAndClearClass") or "",
         )
@@ -169,8 +198,30 @@ def _recommendation(t: Triples, iri: str, compile_: Callable[[str], Criterion]) 
         conjunct_of=t.text(pathway, SKOS + "notation") if pathway else "",
         strength=t.text(iri, KYPHO + "strength"),
         grade=t.text(iri, KYPHO + "grade"),
-        rating=t.text(iri, KYPHO + "ratingCategory"),
+        ratings=tuple(sorted(_ratings(t, iri), key=lambda r: (-(r.number or 0), r.label))),
+        replaces=_replaced(t, iri),
     )
+
+
+def _replaced(t: Triples, iri: str) -> tuple[str, ...]:
+    return tuple(t.text(old, SKOS + "notation") for old in t.resources(iri, DCTERMS + "replaces"))
+
+
+def _ratings(t: Triples, iri: str) -> Iterator[OptionRating]:
+    for node in t.resources(iri, KYPHO + "hasOptionRating"):
+        option = t.resource(node, KYPHO + "ratesOption")
+        category = t.resource(node, KYPHO + "ratingCategory")
+        if not (option and category):
+            raise KnowledgeBaseError(f"{local(node)}: a rating needs one option and one category")
+        yield OptionRating(
+            option=option,
+            label=t.text(option, LABEL),
+            category=local(category),
+            words=t.text(category, LABEL),
+            stance=local(t.resource(category, KYPHO + "ratingStance") or ""),
+            number=t.whole_number(node, KYPHO + "ratingNumber"),
+            of_augmentation=t.text(option, KYPHO + "isProposedOption") == "true",
+        )
 
 
 def _check(id_: str, recommendations: list[Recommendation]) -> Iterator[str]:

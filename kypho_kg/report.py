@@ -7,6 +7,7 @@ from typing import Any
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, cautions, documentation
 from kypho_kg.classification import lesion_types
+from kypho_kg.conflicts import Firing, conflicts_of
 from kypho_kg.criteria import Op
 from kypho_kg.errors import Problem
 from kypho_kg.evaluation import Proof, Truth
@@ -79,7 +80,27 @@ def case_json(answer: Answer, case: CaseAnswer) -> Json:
         "procedure": procedure,
         "ignored": [{**_fact_json(k, f), "because": why} for f, why in case.snapshot.ignored],
         "stale": [{**_fact_json(k, f), "lookback_days": k.features[f.feature].lookback} for f in case.snapshot.stale],
+        "conflicts": [_firing_json(f) for f in conflicts_of(k, case)],
         "assessments": [assessment_json(k, a) for a in case.assessments],
+    }
+
+
+def _firing_json(f: Firing) -> Json:
+    """A conflict that shows in a case: who takes which stand, by which atoms."""
+    return {
+        "id": f.conflict.id,
+        "topic": f.conflict.label,
+        "kind": f.conflict.kind,
+        "opposed": f.opposed,
+        "stands": [
+            {
+                "clause": s.clause.recommendation.id,
+                "stance": str(s.stance),
+                "position": local(s.position.iri),
+                "turns_on": [_atom_json(p) for p in s.turns_on],
+            }
+            for s in f.stands
+        ],
     }
 
 
@@ -89,6 +110,14 @@ def level_names(k: Knowledge, case: CaseAnswer) -> list[str]:
     if not isinstance(value, frozenset):
         return []
     return [local(v) for v in sorted(value, key=k.level_order)]
+
+
+def level_words(k: Knowledge, case: CaseAnswer) -> str:
+    """The level in words, empty where nothing is recorded."""
+    names = level_names(k, case)
+    if len(names) > 2:
+        return f"{names[0]}..{names[-1]}"
+    return " or ".join(names)
 
 
 def assessment_json(k: Knowledge, a: Assessment) -> Json:
@@ -113,6 +142,10 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
         "wording": a.guideline.wording.get(a.verdict, a.verdict),
         "reachable": list(a.conclusion.reachable),
         "categories": list(a.categories),
+        "ratings": [
+            {"clause": c.recommendation.id, "option": r.label, "category": r.category, "number": r.number}
+            for c, r in a.ratings
+        ],
         "reading": a.reading or None,
         "readings": {
             name or "main": {
@@ -128,6 +161,9 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
         "assumptions": [],
         "assumed": assumed,
         "bridges": list(a.bridges),
+        "without_bridges": (
+            {"verdict": a.unbridged.verdict, "reachable": list(a.unbridged.reachable)} if a.unbridged else None
+        ),
         "missing": [{"kind": "decisive", "minimal": False, "needs": [_need_json(n) for n in wanted]}] if wanted else [],
         "clauses": [clause_json(k, c) for c in a.clauses],
     }
@@ -166,6 +202,19 @@ def clause_json(k: Knowledge, clause: ClauseResult) -> Json:
         if value:
             row[key] = value
     row["proof"] = proof_json(k, clause.proof)
+    return row
+
+
+def _atom_json(proof: Proof) -> Json:
+    c = proof.criterion
+    row: Json = {"feature": local(c.term), "truth": proof.truth.words}
+    if c.range is not None:
+        row["threshold"] = _threshold(c.range)
+    if c.values:
+        row["asked"] = sorted(map(local, c.values))
+    values = [_value_json(f.value) for f in proof.facts if f.value is not None]
+    if values:
+        row["value"] = values[0]
     return row
 
 

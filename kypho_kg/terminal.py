@@ -13,17 +13,16 @@ from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_
 from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, UNVERIFIED, Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
-from kypho_kg.report import DISCLAIMER, level_names
+from kypho_kg.report import DISCLAIMER, level_words
+from kypho_kg.summary import STYLES, lesion_words, print_counts, print_summary, short
 from kypho_kg.vocabulary import KYPHO
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
 
-_STYLES = {
-    "Candidate": "bold green", "CandidateWithCaution": "green", "CandidateScreeningOpen": "green",
-    "Contraindicated": "bold red", "NotIndicated": "red", "Undetermined": "yellow",
-}  # fmt: skip
+MANY = 8
+"""With more sources than this they are summed up, one line each."""
 _TRUTH_STYLES = {Truth.MET: "green", Truth.NOT_MET: "red", Truth.UNKNOWN: "yellow"}
 
 
@@ -34,6 +33,15 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
 
     for answer in answers:
         k = answer.knowledge
+        if _many_sources(answer):
+            for case in answer.cases:
+                console.print(Text(case_title(k, answer, case), style="bold"))
+            print_summary(console, answer)
+            for case in answer.cases:
+                for line in unused_lines(k, case):
+                    console.print(Text(line, style="dim"))
+            console.print(Text("Name a source for its clauses: kypho-kg explain FILE --guideline ID", style="dim"))
+            continue
         for case in answer.cases:
             console.print(Text(case_title(k, answer, case), style="bold"))
             table = Table(show_lines=True, expand=True)
@@ -56,11 +64,19 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
         console.print(Text(footer(answers[0]), style="dim"))
 
 
+def _many_sources(answer: Answer) -> bool:
+    return any(len(case.assessments) > MANY for case in answer.cases)
+
+
 def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
     """Many cases at a glance: one row per lesion, one column per source."""
     from rich.table import Table
     from rich.text import Text
 
+    if any(map(_many_sources, answers)):
+        print_counts(console, answers)
+        _print_legend(console, answers)
+        return
     guidelines: dict[str, Guideline] = {
         a.guideline.id: a.guideline for answer in answers for c in answer.cases for a in c.assessments
     }
@@ -73,13 +89,17 @@ def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
         for case in answer.cases:
             by_id = {a.guideline.id: a for a in case.assessments}
             cells = [
-                Text(_short(by_id[g]), _STYLES.get(by_id[g].verdict, "dim")) if g in by_id else Text("")
+                Text(short(by_id[g]), STYLES.get(by_id[g].verdict, "dim")) if g in by_id else Text("")
                 for g in guidelines
             ]
-            level = level_names(answer.knowledge, case)
-            name = case.lesion.id + (f" ({_levels(level)})" if level else "")
-            table.add_row(answer.record.patient, name, *cells)
+            table.add_row(answer.record.patient, lesion_words(answer.knowledge, case), *cells)
     console.print(table)
+    _print_legend(console, answers)
+
+
+def _print_legend(console: Console, answers: Sequence[Answer]) -> None:
+    from rich.text import Text
+
     console.print(Text(footer(answers[0]) if answers else DISCLAIMER, style="dim"))
     legend = (
         "yes = candidate · yes! = with caution · yes? = cautions still to be screened · no = not indicated · "
@@ -90,28 +110,12 @@ def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
     console.print(Text(legend, style="dim"))
 
 
-def _short(a: Assessment) -> str:
-    if no_candidate_either_way(a):
-        return "open/no"
-    return {
-        "Candidate": "yes", "CandidateWithCaution": "yes!", "CandidateScreeningOpen": "yes?", "NotIndicated": "no",
-        "Contraindicated": "CONTRA", "Undetermined": "open", "NotApplicable": "n/a", "Rated": "rated", "NoVerdict": "-",
-    }[a.verdict]  # fmt: skip
-
-
-def _levels(names: list[str]) -> str:
-    return (
-        names[0] if len(names) == 1 else f"{names[0]} or {names[1]}" if len(names) == 2 else f"{names[0]}..{names[-1]}"
-    )
-
-
 def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
     """Patient, lesion, level, date and what is proposed."""
-    level = level_names(k, case)
     parts = [
         f"Patient {answer.record.patient}",
         f"lesion {case.lesion.id}",
-        _levels(level) if level else "level unknown",
+        level_words(k, case) or "level unknown",
     ]
     technique = case.snapshot.value(PROCEDURE, k.by_name["technique"].iri).value
     if case.in_session and isinstance(technique, frozenset):
@@ -137,7 +141,7 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     def say(verdict: str) -> str:
         return words.get(verdict, verdict)
 
-    lines = [(say(a.verdict).upper(), _STYLES.get(a.verdict, ""))]
+    lines = [(say(a.verdict).upper(), STYLES.get(a.verdict, ""))]
     if len(a.conclusion.reachable) > 1:
         lines.append(("can become: " + "; ".join(map(say, a.conclusion.reachable)), "dim"))
     if no_candidate_either_way(a):
@@ -149,12 +153,13 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     lines += [(f"reading '{n}': {say(c.verdict)}", "") for n, c in others]
     if a.assumed:
         verdict = a.assumed.conclusion.verdict
-        lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", _STYLES.get(verdict, "")))
+        lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", STYLES.get(verdict, "")))
     unverified = sum(c.recommendation.mark == UNVERIFIED for c in a.clauses)
     if unverified:
         lines.append((f"{unverified} of {len(a.clauses)} clauses were never read at any source", "yellow"))
     if a.bridges:
-        lines.append(("by bridge: " + ", ".join(a.bridges), "dim"))
+        without = f"; without it: {say(a.unbridged.verdict)}" if a.unbridged and a.unbridged != a.conclusion else ""
+        lines.append(("by bridge: " + ", ".join(a.bridges) + without, "dim"))
     return lines
 
 

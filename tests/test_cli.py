@@ -14,7 +14,8 @@ from bad_input import ALL, GOOD
 from builders import EXAMPLES, ROOT, ontology_with
 from test_patient_file import OVER, as_json
 
-from kypho_kg import candidacy, cli, loading
+from kypho_kg import cli, loading
+from kypho_kg import verdicts as judging
 from kypho_kg.loading import read_knowledge
 from kypho_kg.sources.yaml_tree import Node, read_tree
 
@@ -304,8 +305,8 @@ def test_a_broken_knowledge_base_is_exit_4_and_names_every_axiom(kypho, tmp_path
 
 def test_an_engine_that_gives_no_verdict_is_exit_5_and_never_a_verdict(kypho, monkeypatch):
     query = "CONSTRUCT { ?s ?p ?o } WHERE { ?s ?p ?o FILTER(false) }"
-    real = candidacy.derive_query
-    monkeypatch.setattr(candidacy, "derive_query", lambda name: query if name == "verdict" else real(name))
+    real = judging.derive_query
+    monkeypatch.setattr(judging, "derive_query", lambda name: query if name == "verdict" else real(name))
     run = kypho("assess", T4)
     assert (run.code, run.out) == (5, "")
     assert "expected one verdict, got none" in run.err

@@ -34,7 +34,7 @@ DEFINITION, SOURCE = OBO.IAO_0000115, OBO.IAO_0000119
 
 CLI = ("cli_shared", "cli_knowledge", "cli")
 EXPORTS = ("ontology_export", "ontology_docs")
-PAGES = ("report", "terminal", "case_export")
+PAGES = ("report", "summary", "terminal", "case_export")
 QUALITY = ("quality", "justification", "manchester")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
@@ -46,10 +46,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("classification", "evaluation", "inference", "scores", "loading", "mappings"),
     ("graph", "validation", "reasoning", "owl_export", "lint", "sources", *QUALITY, *EXPORTS),
     ("intake",),
-    ("candidacy",),
-    ("explanation", "case_graph"),
+    ("applicability", "verdicts", "candidacy"),
+    ("explanation", "case_graph", "conflicts", "comparison"),
     ("__init__",),
-    FACES := (*PAGES, "catalogue", "crosscheck", "diagnosis", "querying", "term_search", *CLI, "server"),
+    FACES := (*PAGES, "catalogue", "changes", "crosscheck", "diagnosis", "querying", "term_search", *CLI, "server"),
     ("__main__",),
 )
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""

@@ -13,12 +13,13 @@ from jsonschema import Draft202012Validator
 from test_cli import kypho  # noqa: F401 - a fixture
 from test_patient_file import OVER, as_json
 
-from kypho_kg.candidacy import VERDICTS, assess
+from kypho_kg.candidacy import assess
 from kypho_kg.criteria import Op
 from kypho_kg.guidelines import EFFECTS
 from kypho_kg.record import Cause, Mood, Polarity, Status
 from kypho_kg.report import answers_json
 from kypho_kg.sources.yaml_tree import parse_tree, read_tree
+from kypho_kg.verdicts import VERDICTS
 from kypho_kg.vocabulary import KYPHO, TYPE, local
 
 SCHEMAS = ROOT / "kypho_kg" / "schemas"

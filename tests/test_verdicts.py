@@ -11,10 +11,10 @@ import pytest
 import rdflib
 
 from kypho_kg import candidacy
-from kypho_kg.candidacy import VERDICTS, conclude, derive_query, verdict_graph
 from kypho_kg.errors import EngineError
 from kypho_kg.evaluation import Truth
 from kypho_kg.store import Literal
+from kypho_kg.verdicts import VERDICTS, conclude, derive_query, verdict_graph
 from kypho_kg.vocabulary import KYPHO, local
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from kypho_kg.candidacy import VERDICTS, Assessment, assess
+from kypho_kg.candidacy import Assessment, assess
 from kypho_kg.intake import read_patient_file
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import load_knowledge
+from kypho_kg.verdicts import VERDICTS
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted((ROOT / "tests" / "golden" / "guidelines").glob("*.yaml"))

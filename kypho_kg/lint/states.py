@@ -144,7 +144,7 @@ class Grouping:
         return found
 
     def _hang_together(self, a: int, b: int) -> bool:
-        return self._follows(a, b) or self._follows(b, a) or self._same(a, b)
+        return self.follows(a, b) or self.follows(b, a) or self._same(a, b)
 
     def _refuse_closures(self, number: int) -> None:
         """A value that excludes a finding ties a choice to it; such criteria are not searched."""
@@ -159,7 +159,7 @@ class Grouping:
         x, y = self.atoms.order[a], self.atoms.order[b]
         return x.term == y.term and x.place == y.place
 
-    def _follows(self, a: int, b: int) -> bool:
+    def follows(self, a: int, b: int) -> bool:
         """Whether finding ``a`` brings finding ``b`` with it: a superclass, also from a lesion to the patient."""
         x, y, f = self.atoms.order[a], self.atoms.order[b], self.atoms.feature(a)
         if a == b or f is None or f.kind is not Op.FINDING or y.term not in self.k.ancestors(x.term):
@@ -198,7 +198,7 @@ class Grouping:
     def _findings(self, numbers: tuple[int, ...]) -> Iterator[State]:
         if 3 ** len(numbers) > MAX_STATES:
             raise CutOffError(f"{len(numbers)} related findings with {self.atoms.text(numbers[0])}")
-        follows = [(i, j) for i, a in enumerate(numbers) for j, b in enumerate(numbers) if self._follows(a, b)]
+        follows = [(i, j) for i, a in enumerate(numbers) for j, b in enumerate(numbers) if self.follows(a, b)]
         every = [v for v in itertools.product((NO, YES), repeat=len(numbers)) if all(v[i] <= v[j] for i, j in follows)]
         for said in itertools.product((OPEN, NO, YES), repeat=len(numbers)):
             left = tuple(v for v in every if all(s in {OPEN, t} for s, t in zip(said, v, strict=True)))

@@ -1,0 +1,200 @@
+"""All sources on one patient, or on many, at a glance: by layer, the reason of each no, and what is missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from kypho_kg.candidacy import Answer, Assessment, CaseAnswer
+from kypho_kg.conflicts import Firing, Stance, Stand, conflicts_of
+from kypho_kg.evaluation import Proof, Truth
+from kypho_kg.explanation import decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
+from kypho_kg.guidelines import ADVISES, RELATIVE
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.report import level_words
+from kypho_kg.vocabulary import KYPHO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LAYERS = (
+    "CoveragePolicy", "ClinicalGuideline", "AppropriatenessRating", "DeviceLabel", "TrialEligibility",
+    "ReferenceSummary",
+)  # fmt: skip
+STYLES = {
+    "Candidate": "bold green", "CandidateWithCaution": "green", "CandidateScreeningOpen": "green",
+    "Contraindicated": "bold red", "NotIndicated": "red", "Undetermined": "yellow",
+}  # fmt: skip
+_SILENT = {"NotApplicable", "NoVerdict"}
+
+
+def print_summary(console: Console, answer: Answer) -> None:
+    """One patient: guideline by lesion, and where the sources disagree."""
+    from rich.table import Table
+    from rich.text import Text
+
+    k, cases = answer.knowledge, answer.cases
+    table = Table(expand=True, show_lines=False)
+    table.add_column("Source", ratio=3, overflow="fold")
+    for case in cases:
+        table.add_column(lesion_words(k, case), ratio=2, overflow="fold")
+    table.add_column("Why, and what is missing first", ratio=7, overflow="fold")
+    for layer, rows in _by_layer(cases):
+        table.add_section()
+        table.add_row(Text(k.plain(KYPHO + layer).upper(), style="bold"))
+        quiet = [row for row in rows if all(a.verdict == "NotApplicable" for a in row)]
+        for row in rows:
+            if row not in quiet:
+                cells = [Text(said(a), STYLES.get(a.verdict, "dim")) for a in row]
+                table.add_row(Text(_source(row[0])), *cells, Text("\n".join(_why(k, cases, row))))
+        if quiet:
+            names = ", ".join(row[0].guideline.id for row in quiet)
+            table.add_row(Text("does not apply", style="dim"), *("" for _ in cases), Text(names, style="dim"))
+    console.print(table)
+    for case in cases:
+        print_conflicts(console, k, case, several=len(cases) > 1)
+
+
+def print_counts(console: Console, answers: Sequence[Answer]) -> None:
+    """Many lesions: for each layer how many sources say what."""
+    from rich.table import Table
+    from rich.text import Text
+
+    k = answers[0].knowledge
+    table = Table(show_lines=False, expand=True)
+    table.add_column("Patient", no_wrap=True)
+    table.add_column("Lesion", no_wrap=True)
+    for layer in LAYERS:
+        table.add_column(k.plain(KYPHO + layer), overflow="fold")
+    table.add_column("Disagreements", overflow="fold")
+    for answer in answers:
+        for case in answer.cases:
+            cells = []
+            for layer in LAYERS:
+                counts = Counter(short(a) for a in case.assessments if a.guideline.layer == layer)
+                cells.append(
+                    Text("  ".join(f"{n} {words}" for words, n in counts.items() if words not in {"n/a", "-"}))
+                )
+            fired = [f.conflict.id for f in conflicts_of(k, case) if f.opposed]
+            table.add_row(answer.record.patient, lesion_words(k, case), *cells, Text(" ".join(fired)))
+    console.print(table)
+
+
+def lesion_words(k: Knowledge, case: CaseAnswer) -> str:
+    """A lesion by its id and level."""
+    level = level_words(k, case)
+    return case.lesion.id + (f" ({level})" if level else "")
+
+
+def said(a: Assessment) -> str:
+    """The verdict in the words of its layer; of a panel, the category."""
+    if no_candidate_either_way(a):
+        return "cannot say which, but no candidate either way"
+    words = a.guideline.wording.get(a.verdict, a.verdict)
+    if a.verdict == "Rated":
+        rated = dict.fromkeys(r.words for _, r in a.ratings if r.category in a.categories)
+        return ", ".join(rated) or ("no scenario fits" if not a.ratings else "what is proposed is not rated")
+    return words
+
+
+def short(a: Assessment) -> str:
+    """The verdict in one word, for a table of many."""
+    if no_candidate_either_way(a):
+        return "open/no"
+    return {
+        "Candidate": "yes", "CandidateWithCaution": "yes!", "CandidateScreeningOpen": "yes?", "NotIndicated": "no",
+        "Contraindicated": "CONTRA", "Undetermined": "open", "NotApplicable": "n/a", "Rated": "rated", "NoVerdict": "-",
+    }[a.verdict]  # fmt: skip
+
+
+def _by_layer(cases: Sequence[CaseAnswer]) -> Iterator[tuple[str, list[tuple[Assessment, ...]]]]:
+    rows = list(zip(*(c.assessments for c in cases), strict=True))
+    for layer in LAYERS:
+        mine = [row for row in rows if row[0].guideline.layer == layer]
+        if mine:
+            yield layer, sorted(mine, key=lambda row: row[0].verdict in _SILENT)
+
+
+def _source(a: Assessment) -> str:
+    force = {True: "", False: "\nnot in force here", None: "\nin force: not known"}[a.in_force]
+    return f"{a.guideline.id}{force}"
+
+
+def _why(k: Knowledge, cases: Sequence[CaseAnswer], row: Sequence[Assessment]) -> Iterator[str]:
+    told: dict[str, list[str]] = {}
+    for case, a in zip(cases, row, strict=True):
+        for line in _reason(k, a):
+            told.setdefault(line, []).append(case.lesion.id)
+    for line, lesions in told.items():
+        yield line if len(lesions) == len(cases) else f"{', '.join(lesions)}: {line}"
+
+
+def _reason(k: Knowledge, a: Assessment) -> Iterator[str]:
+    """What decides, in a line or two."""
+    if a.verdict in {"NotIndicated", "Contraindicated"} or no_candidate_either_way(a):
+        found = reasons(k, a)
+        for clause, leaves in found[:2]:
+            detail = f" [{leaves[0]}{'; ...' if len(leaves) > 1 else ''}]" if leaves else ""
+            yield f"{clause.recommendation.clause} {clause.recommendation.label}: {clause.truth.words}{detail}"
+        if len(found) > 2:
+            yield f"and {len(found) - 2} more clauses"
+    elif a.verdict == "Undetermined":
+        wanted = [k.plain(n.feature) for n in needs(k, a)]
+        more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
+        if wanted:
+            yield f"missing: {', '.join(wanted[:3])}{more}"
+        else:
+            names = ", ".join(c.recommendation.clause for c in decisive_clauses(a))
+            yield f"left open by the source: {names}"
+    elif a.verdict in {"CandidateWithCaution", "CandidateScreeningOpen"}:
+        met = [c.recommendation.label for c in a.having(RELATIVE, Truth.MET)]
+        open_ = [c.recommendation.label for c in a.having(RELATIVE, Truth.UNKNOWN)]
+        yield (
+            f"caution: {', '.join(met)}"
+            if met
+            else f"to be screened: {', '.join(open_[:3])}" + (f" and {len(open_) - 3} more" if len(open_) > 3 else "")
+        )
+    elif a.verdict == "Rated":
+        yield from dict.fromkeys(f"{c.recommendation.clause} {c.recommendation.label}" for c, _ in a.ratings)
+    elif a.verdict == "NoVerdict":
+        met = [c.recommendation.label for c in a.clauses if c.truth is Truth.MET and c.recommendation.effect == ADVISES]
+        other = [
+            c.recommendation.label for c in a.clauses if c.truth is Truth.MET and c.recommendation.effect != ADVISES
+        ]
+        yield from ([f"objects: {', '.join(other)}"] if other else [])
+        yield from ([f"advises: {', '.join(met)}"] if met else [])
+
+
+# -- conflicts
+
+
+def print_conflicts(console: Console, k: Knowledge, case: CaseAnswer, *, several: bool) -> None:
+    """The topics on which the sources stand apart on this case, with threshold and value."""
+    from rich.text import Text
+
+    fired = conflicts_of(k, case)
+    if not fired:
+        return
+    where = f" on lesion {case.lesion.id}" if several else ""
+    console.print(Text(f"Where the sources disagree{where}", style="bold"))
+    for firing in fired:
+        how = "" if firing.opposed else " (in degree)"
+        console.print(Text(f"{firing.conflict.id} {firing.conflict.plain}{how}", style="bold"))
+        for stance, lines in conflict_lines(k, firing):
+            console.print(Text(f"  {stance}: {'; '.join(lines)}"))
+
+
+def conflict_lines(k: Knowledge, firing: Firing) -> Iterator[tuple[Stance, list[str]]]:
+    """For each stance the clauses that take it; those that turn on the same atoms share a line."""
+    for stance in (Stance.OPPOSES, Stance.CAUTIONS, Stance.SUPPORTS, Stance.ACCEPTS):
+        grouped: dict[str, list[str]] = {}
+        for stand in firing.taking(stance):
+            grouped.setdefault(_turn(k, stand), []).append(stand.clause.recommendation.id)
+        if grouped:
+            yield stance, [f"{', '.join(ids)} [{turn}]" for turn, ids in grouped.items()]
+
+
+def _turn(k: Knowledge, stand: Stand) -> str:
+    decided: list[Proof] = [leaf for leaf in stand.turns_on if leaf.truth is not Truth.UNKNOWN]
+    return "; ".join(dict.fromkeys(leaf_words(k, leaf) for leaf in decided[:3]))
