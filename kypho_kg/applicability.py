@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kypho_kg.errors import UsageError
@@ -27,11 +27,10 @@ class Place:
         superseded = {old for g in guidelines if self._begun(g) is not False for old in g.replaces}
         for g in guidelines:
             force = self.in_force(g)
-            if g.is_policy and force is False:
+            withdrawn = self._lasts(g) is False or g.id in superseded
+            if withdrawn or (g.is_policy and force is False):
                 continue
-            if g.rests_on_unverified and not (g.is_policy and force):
-                continue
-            if g.id not in superseded:
+            if not g.rests_on_unverified or (g.is_policy and force):
                 yield g
 
     def _begun(self, g: Guideline) -> bool | None:
@@ -43,6 +42,15 @@ class Place:
             else None
         )
 
+    def _lasts(self, g: Guideline) -> bool | None:
+        """Whether a guideline had not yet ended on that day."""
+        day = self._day()
+        return (
+            _compare(day.end.date() <= g.effective_until, day.start.date() <= g.effective_until)
+            if g.effective_until
+            else None
+        )
+
     def _day(self) -> TimeSpan:
         procedure = self.snapshot.record.procedure
         return procedure.service_date if procedure and procedure.service_date else TimeSpan.of(self.snapshot.as_of)
@@ -50,13 +58,12 @@ class Place:
     def in_force(self, g: Guideline) -> bool | None:
         """By service date (else the as-of date), state, setting and payer."""
         procedure = self.snapshot.record.procedure
-        day = self._day()
         state = self.state or (procedure.state if procedure else None)
         answers: list[bool | None] = []
         if g.effective_from:
             answers.append(self._begun(g))
         if g.effective_until:
-            answers.append(_compare(day.end.date() <= g.effective_until, day.start.date() <= g.effective_until))
+            answers.append(self._lasts(g))
         if g.states:
             answers.append(None if state is None else state in g.states)
         for known, bound in (
@@ -64,8 +71,19 @@ class Place:
             (choice_of_procedure(self.snapshot, "placeOfService"), g.settings),
         ):
             if bound:
-                answers.append(_compare(known <= set(bound), bool(known & set(bound))) if known else None)
+                covered = self._with_narrower(bound)
+                possible = bool(self._with_narrower(known) & covered)
+                answers.append(_compare(known <= covered, possible) if known else None)
         return False if False in answers else None if None in answers else True
+
+    def _with_narrower(self, payers: Iterable[str]) -> frozenset[str]:
+        """What is named, and every payer of that kind: who names only the kind may mean any of them."""
+        t, found, todo = self.snapshot.knowledge.triples, set(payers), list(payers)
+        while todo:
+            new = set(t.subjects(KYPHO + "broaderPayer", todo.pop())) - found
+            found |= new
+            todo += new
+        return frozenset(found)
 
 
 def choice_of_procedure(snapshot: Snapshot, name: str) -> frozenset[str]:

@@ -94,7 +94,7 @@ class Assessment:
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories in which a panel puts what is proposed: of the proposed technique, where that was rated."""
-        mine = [(c, r) for c, r in self.ratings if r.of_augmentation]
+        mine = [(c, r) for c, r in self.ratings if r.is_proposed]
         named = {c.recommendation.id for c, r in mine if r.option in self.techniques}
         kept = (r for c, r in mine if r.option in self.techniques or c.recommendation.id not in named)
         return tuple(dict.fromkeys(r.category for r in kept))

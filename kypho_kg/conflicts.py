@@ -7,6 +7,7 @@ guidelines stand apart; thresholds and values are read off the proofs, so that n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -95,6 +96,7 @@ class Firing:
         return tuple(s for s in self.stands if s.stance in stances)
 
 
+@functools.cache
 def read_conflicts(k: Knowledge) -> tuple[Conflict, ...]:
     """The topics of conflict of a knowledge base, in the order of their numbers."""
     t = k.triples
@@ -148,21 +150,24 @@ def _fire(conflict: Conflict, assessments: Sequence[Assessment], topic: _Topic) 
 
 
 def _stands(conflict: Conflict, assessment: Assessment, topic: _Topic) -> Iterator[Stand]:
-    """The stands that one guideline takes; of its alternatives only those that support, where one does."""
+    """The stands that one guideline takes; a pathway that fails is no objection where another one may be taken."""
     if assessment.having(SCOPE, Truth.NOT_MET):
         return
-    found = []
+    ways_left = assessment.having(INDICATES, Truth.MET, Truth.UNKNOWN)
     for clause in assessment.counted:
         position = conflict.position_of(clause.recommendation.id)
         turn = topic.turn(clause.proof) if position else None
         stance = _stance(clause, turn) if turn is not None else None
-        if position and stance:
+        if position and stance and not (stance is Stance.OPPOSES and _elsewhere(clause, ways_left)):
             leaves = tuple(leaf for leaf in clause.proof.leaves() if topic.asks(leaf))
-            found.append(Stand(assessment.guideline.id, clause, position, stance, leaves))
-    supported = any(s.stance is Stance.SUPPORTS for s in found)
-    for s in found:
-        if not (supported and s.stance is Stance.OPPOSES and s.clause.recommendation.effect == INDICATES):
-            yield s
+            yield Stand(assessment.guideline.id, clause, position, stance, leaves)
+
+
+def _elsewhere(clause: ClauseResult, ways_left: Sequence[ClauseResult]) -> bool:
+    """Whether a clause is, or belongs to, one pathway among others that are still open."""
+    r = clause.recommendation
+    pathway = {INDICATES: r.id, WITHIN: r.conjunct_of}.get(r.effect)
+    return pathway is not None and any(w.recommendation.id != pathway for w in ways_left)
 
 
 def _stance(clause: ClauseResult, turn: Truth) -> Stance | None:
@@ -185,10 +190,10 @@ def _stance(clause: ClauseResult, turn: Truth) -> Stance | None:
 
 
 def _rated(clause: ClauseResult) -> Stance | None:
-    said = {r.stance for r in clause.recommendation.ratings if r.of_augmentation}
+    said = {r.stance for r in clause.recommendation.ratings if r.is_proposed}
     if clause.truth is not Truth.MET or not said:
         return None
-    return {"Supports": Stance.SUPPORTS, "Opposes": Stance.OPPOSES}.get(
+    return {"SupportsOption": Stance.SUPPORTS, "OpposesOption": Stance.OPPOSES}.get(
         said.pop() if len(said) == 1 else "", Stance.CAUTIONS
     )
 

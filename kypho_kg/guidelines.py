@@ -32,7 +32,7 @@ class OptionRating:
     stance: str
     """Local name of what the category says of the option: for it, against it or neither."""
     number: int | None
-    of_augmentation: bool
+    is_proposed: bool
     """Whether the option is a way of doing what is proposed, and not an alternative to it."""
 
 
@@ -220,7 +220,7 @@ def _ratings(t: Triples, iri: str) -> Iterator[OptionRating]:
             words=t.text(category, LABEL),
             stance=local(t.resource(category, KYPHO + "ratingStance") or ""),
             number=t.whole_number(node, KYPHO + "ratingNumber"),
-            of_augmentation=t.text(option, KYPHO + "isProposedOption") == "true",
+            is_proposed=t.text(option, KYPHO + "isProposedOption") == "true",
         )
 
 

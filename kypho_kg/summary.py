@@ -10,13 +10,14 @@ from kypho_kg.candidacy import Answer, Assessment, CaseAnswer
 from kypho_kg.conflicts import Firing, Stance, Stand, conflicts_of
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
-from kypho_kg.guidelines import ADVISES, RELATIVE
+from kypho_kg.guidelines import ADVISES, RELATIVE, UNVERIFIED
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.report import level_words
 from kypho_kg.vocabulary import KYPHO
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 LAYERS = (
     "CoveragePolicy", "ClinicalGuideline", "AppropriatenessRating", "DeviceLabel", "TrialEligibility",
@@ -46,12 +47,13 @@ def print_summary(console: Console, answer: Answer) -> None:
         quiet = [row for row in rows if all(a.verdict == "NotApplicable" for a in row)]
         for row in rows:
             if row not in quiet:
-                cells = [Text(said(a), STYLES.get(a.verdict, "dim")) for a in row]
-                table.add_row(Text(_source(row[0])), *cells, Text("\n".join(_why(k, cases, row))))
+                table.add_row(Text(_source(row[0])), *map(_cell, row), Text("\n".join(_why(k, cases, row))))
         if quiet:
             names = ", ".join(row[0].guideline.id for row in quiet)
             table.add_row(Text("does not apply", style="dim"), *("" for _ in cases), Text(names, style="dim"))
     console.print(table)
+    for line in bridge_lines(cases):
+        console.print(Text(line, style="dim"))
     for case in cases:
         print_conflicts(console, k, case, several=len(cases) > 1)
 
@@ -96,6 +98,51 @@ def said(a: Assessment) -> str:
         rated = dict.fromkeys(r.words for _, r in a.ratings if r.category in a.categories)
         return ", ".join(rated) or ("no scenario fits" if not a.ratings else "what is proposed is not rated")
     return words
+
+
+def _cell(a: Assessment) -> Text:
+    from rich.text import Text
+
+    cell = Text(said(a), STYLES.get(a.verdict, "dim"))
+    for line, style in beside_lines(a):
+        cell.append("\n" + line, style)
+    if a.unbridged and a.unbridged != a.conclusion:
+        cell.append("\n" + bridge_words(a), "dim")
+    return cell
+
+
+def bridge_words(a: Assessment) -> str:
+    """The bridges that the clauses used, and the verdict without them where it is another."""
+    without = a.unbridged
+    words = a.guideline.wording.get(without.verdict, without.verdict) if without and without != a.conclusion else ""
+    return "by bridge: " + ", ".join(a.bridges) + (f"; without it: {words}" if words else "")
+
+
+def bridge_lines(cases: Sequence[CaseAnswer]) -> Iterator[str]:
+    """Every bridge that was used, and how many sources it serves."""
+    used = Counter(b for case in cases for a in case.assessments for b in a.bridges)
+    if used:
+        told = ", ".join(f"{name} ({n} {'source' if n == 1 else 'sources'})" for name, n in sorted(used.items()))
+        yield f"Bridges used: {told}. Where a verdict differs without them, both stand in the table."
+
+
+def beside_lines(a: Assessment) -> Iterator[tuple[str, str]]:
+    """What stands beside a verdict and is never hidden by it: readings, assumptions, unread clauses."""
+
+    def say(verdict: str) -> str:
+        return a.guideline.wording.get(verdict, verdict)
+
+    if a.reading:
+        yield f"in the reading '{a.reading}'", ""
+    for name, c in a.readings.items():
+        if c.verdict != a.verdict:
+            yield f"reading '{name or 'main'}': {say(c.verdict)}", ""
+    if a.assumed:
+        verdict = a.assumed.conclusion.verdict
+        yield f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", STYLES.get(verdict, "")
+    unverified = sum(c.recommendation.mark == UNVERIFIED for c in a.clauses)
+    if unverified:
+        yield f"{unverified} of {len(a.clauses)} clauses were never read at any source", "yellow"
 
 
 def short(a: Assessment) -> str:

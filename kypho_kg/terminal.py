@@ -10,11 +10,11 @@ from kypho_kg.classification import lesion_types
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_candidate_either_way, reasons
-from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, UNVERIFIED, Guideline
+from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
 from kypho_kg.report import DISCLAIMER, level_words
-from kypho_kg.summary import STYLES, lesion_words, print_counts, print_summary, short
+from kypho_kg.summary import STYLES, beside_lines, bridge_words, lesion_words, print_counts, print_summary, short
 from kypho_kg.vocabulary import KYPHO
 
 if TYPE_CHECKING:
@@ -147,20 +147,8 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     if no_candidate_either_way(a):
         lines.append(("no candidate either way", ""))
     lines += [(f"rated: {c}", "") for c in a.categories]
-    if a.reading:
-        lines.append((f"in the reading '{a.reading}'", ""))
-    others = ((n or "main", c) for n, c in a.readings.items() if c.verdict != a.verdict)
-    lines += [(f"reading '{n}': {say(c.verdict)}", "") for n, c in others]
-    if a.assumed:
-        verdict = a.assumed.conclusion.verdict
-        lines.append((f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", STYLES.get(verdict, "")))
-    unverified = sum(c.recommendation.mark == UNVERIFIED for c in a.clauses)
-    if unverified:
-        lines.append((f"{unverified} of {len(a.clauses)} clauses were never read at any source", "yellow"))
-    if a.bridges:
-        without = f"; without it: {say(a.unbridged.verdict)}" if a.unbridged and a.unbridged != a.conclusion else ""
-        lines.append(("by bridge: " + ", ".join(a.bridges) + without, "dim"))
-    return lines
+    lines += beside_lines(a)
+    return [*lines, (bridge_words(a), "dim")] if a.bridges else lines
 
 
 def why_lines(k: Knowledge, a: Assessment) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from kypho_kg.candidacy import assess
+from kypho_kg.candidacy import ALL, assess
 from kypho_kg.intake import read_records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ def test_golden(path, knowledge):
     expected = load(path)
     records, problems = read_records([ROOT / expected["file"]], knowledge)
     assert not problems, "\n".join(map(str, problems))
-    answer = assess(records[0], knowledge=knowledge, validate=False)
+    answer = assess(records[0], knowledge=knowledge, guidelines=[ALL], validate=False)
     found = {c.lesion.id: {a.guideline.id: a for a in c.assessments} for c in answer.cases}
     assert {c["lesion"] for c in expected["cases"]} == set(found)
     differences = []

@@ -298,8 +298,9 @@ ORDINARY_WORDS = frozenset(
     """.split()
     # programs, records and documents
     + """
-    active advanced cell column complete documented duration failed failure features function guidelines incomplete
-    intact intent limitation local report research scale scan split study union units
+    active advanced cell change column complete conditions confirmed degree documented duration failed failure features
+    function guidelines incomplete intact intent limitation local report research scale scan split study union units
+    unread
     """.split()
     # the patient, the procedure (the keys of a patient file) and the dates of a case
     + "age birth cement diagnosis female male sex technique vertebra weeks".split()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import rdflib
 
-from kypho_kg import candidacy
+from kypho_kg import verdicts
 from kypho_kg.errors import EngineError
 from kypho_kg.evaluation import Truth
 from kypho_kg.store import Literal
@@ -155,6 +155,6 @@ def test_each_recommendation_has_exactly_one_truth(knowledge, monkeypatch, chang
             triples.append((s, p, KYPHO + "NotMet"))
         return triples
 
-    monkeypatch.setattr(candidacy, "verdict_graph", broken)
+    monkeypatch.setattr(verdicts, "verdict_graph", broken)
     with pytest.raises(EngineError, match="exactly one truth"):
         conclude({("g", ""): rows})
