@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.explanation import asked_words
-from kypho_kg.guidelines import EFFECTS, Guideline, Recommendation
+from kypho_kg.guidelines import EFFECTS, UNVERIFIED, Guideline, Recommendation
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.vocabulary import KYPHO, local
 
@@ -28,6 +28,8 @@ def summary(g: Guideline) -> dict[str, Any]:
         "effective_until": str(g.effective_until) if g.effective_until else None,
         "states": list(g.states),
         "payers": [local(p) for p in g.payers],
+        "settings": [local(s) for s in g.settings],
+        "replaces": list(g.replaces),
         "clauses": len(g.recommendations),
         "in_default_set": not g.rests_on_unverified,
         "citation": g.citation,
@@ -42,6 +44,7 @@ def details(k: Knowledge, g: Guideline) -> dict[str, Any]:
         "use": g.use,
         "misuse": g.misuse,
         "licence": g.licence,
+        "note": g.note or None,
         "readings": g.readings,
         "recommendations": [
             {
@@ -56,6 +59,14 @@ def details(k: Knowledge, g: Guideline) -> dict[str, Any]:
                 "due": r.due or None,
                 "reading": r.reading or None,
                 "conjunct_of": r.conjunct_of or None,
+                "strength": r.strength or None,
+                "grade": r.grade or None,
+                "replaces": list(r.replaces),
+                "note": r.note or None,
+                "ratings": [
+                    {"option": x.label, "category": x.category, "number": x.number, "proposed": x.is_proposed}
+                    for x in r.ratings
+                ],
             }
             for r in g.recommendations
         ],
@@ -84,14 +95,31 @@ def condition_lines(k: Knowledge, c: Criterion, depth: int = 0) -> list[str]:
 
 
 def print_list(console: Console, k: Knowledge) -> None:
-    """All guidelines as a table."""
+    """All guidelines as a table, by layer."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("Id", "Title", "Kind", "Version", "Where", "Clauses")
-    for g in k.guidelines.values():
-        where = ", ".join((*g.states, *(k.label(p) for p in g.payers))) or "anywhere"
-        table.add_row(g.id, g.title, k.label(KYPHO + g.layer), g.version, where, str(len(g.recommendations)))
+    table = Table("Id", "Title", "Version", "Where", "Clauses", "Never read")
+    for layer in k.layers:
+        mine = [g for g in k.guidelines.values() if KYPHO + g.layer == layer]
+        if not mine:
+            continue
+        table.add_section()
+        table.add_row(Text(k.plain(layer).upper(), style="bold"))
+        for g in mine:
+            unread = sum(r.mark == UNVERIFIED for r in g.recommendations)
+            title = g.title + "".join(f"; succeeds {old}" for old in g.replaces)
+            cells = (g.id, title, _version(g), _where(k, g), str(len(g.recommendations)), str(unread or ""))
+            table.add_row(*map(Text, cells))
     console.print(table)
+
+
+def _version(g: Guideline) -> str:
+    return g.version + (f", until {g.effective_until}" if g.effective_until else "")
+
+
+def _where(k: Knowledge, g: Guideline) -> str:
+    return ", ".join((*g.states, *map(k.label, (*g.payers, *g.settings)))) or "anywhere"
 
 
 def print_guideline(console: Console, k: Knowledge, g: Guideline) -> None:
@@ -105,11 +133,15 @@ def print_guideline(console: Console, k: Knowledge, g: Guideline) -> None:
     say(f"{g.publisher}, {g.version}, {k.label(KYPHO + g.layer)}")
     if g.effective_from or g.effective_until:
         say(f"in force from {g.effective_from or '?'} to {g.effective_until or 'further notice'}")
-    if g.states or g.payers:
-        say("applies in " + ", ".join((*g.states, *(k.label(p) for p in g.payers))))
+    if g.is_policy:
+        say(f"applies to {_where(k, g)}")
+    if g.replaces:
+        say(f"succeeds {', '.join(g.replaces)}")
     say(f"Use: {g.use}")
     say(f"Not for: {g.misuse}")
     say(f"Rights: {g.licence}")
+    if g.note:
+        say(f"Note: {g.note}")
     say(f"{g.citation} {g.url}", "dim")
     for effect in EFFECTS:
         clauses = [r for r in g.recommendations if r.effect == effect]
@@ -125,7 +157,21 @@ def _print_clause(say: Any, k: Knowledge, r: Recommendation, g: Guideline) -> No
         extra.append(f"only in the reading: {g.readings[r.reading]}")
     if r.conjunct_of:
         extra.append(f"part of {r.conjunct_of}")
+    if r.strength or r.grade:
+        extra.append(", ".join(filter(None, (r.strength and f"strength {r.strength}", r.grade and f"grade {r.grade}"))))
     say(f"[ ] {r.clause}: {r.text}" + (f" ({'; '.join(extra)})" if extra else ""))
     for line in condition_lines(k, r.criterion, 2):
         say(line)
-    say(f"    {k.plain(KYPHO + r.mark)}: {r.citation}", "dim")
+    for category, labels in _by_category(r).items():
+        say(f"    {category}: {', '.join(labels)}")
+    if r.note:
+        say(f"    note: {r.note}", "dim")
+    elsewhere = "" if (r.citation, r.url) == (g.citation, g.url) else f": {r.citation} {r.url}"
+    say(f"    {k.plain(KYPHO + r.mark)}{elsewhere}", "dim")
+
+
+def _by_category(r: Recommendation) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for x in r.ratings:
+        found.setdefault(x.words, []).append(x.label + (f" ({x.number})" if x.number is not None else ""))
+    return found

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kypho_kg.candidacy import Assessment, CaseAnswer, ClauseResult
-from kypho_kg.criteria import Op
-from kypho_kg.evaluation import Proof, Truth
+from kypho_kg.criteria import Criterion, Op
+from kypho_kg.evaluation import Evaluator, Proof, Truth, lesion_subject
 from kypho_kg.guidelines import (
     ABSOLUTE,
     ADVISES,
@@ -38,6 +38,10 @@ class Stance(StrEnum):
     CAUTIONS = "cautions"
     OPPOSES = "opposes"
     OPEN = "cannot say yet"
+
+
+_OBJECTION = (Stance.OPPOSES, Stance.CAUTIONS, Stance.SUPPORTS, Stance.ACCEPTS, Stance.OPEN)
+"""What a guideline says by several clauses is the strongest objection among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,21 @@ class Conflict:
     """Local name: opposite answers for one patient, narrower scope, or a matter of degree."""
     features: frozenset[str]
     positions: tuple[Position, ...]
+    cases: Criterion | None = None
+    """The cases on which it can show; all where none is named."""
 
     def position_of(self, clause: str) -> Position | None:
         """The side on which a clause stands."""
         return next((p for p in self.positions if clause in p.clauses), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An atom on which a clause turns."""
+
+    proof: Proof
+    negated: bool
+    """Whether the clause asks that it does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ class Stand:
     clause: ClauseResult
     position: Position
     stance: Stance
-    turns_on: tuple[Proof, ...]
+    turns_on: tuple[Turn, ...]
     """The atoms of the clause that ask for the features of the topic."""
 
 
@@ -88,7 +103,7 @@ class Firing:
 
     conflict: Conflict
     opposed: bool
-    """Whether one source objects to what another supports or accepts; otherwise they differ in degree."""
+    """Whether one source objects to what another accepts, if with caution; otherwise they differ in degree."""
     stands: tuple[Stand, ...]
 
     def taking(self, *stances: Stance) -> tuple[Stand, ...]:
@@ -122,6 +137,7 @@ def read_conflicts(k: Knowledge) -> tuple[Conflict, ...]:
                 local(t.resource(iri, KYPHO + "conflictKind") or ""),
                 frozenset(t.resources(iri, KYPHO + "onFeature")),
                 positions,
+                k.criterion(cases) if (cases := t.resource(iri, KYPHO + "onCases")) else None,
             )
         )
     return tuple(sorted(found, key=lambda c: (len(c.id), c.id)))
@@ -133,18 +149,26 @@ def conflicts_of(k: Knowledge, case: CaseAnswer) -> tuple[Firing, ...]:
         f for s in k.triples.subjects(TYPE, KYPHO + "ComparisonSetting")
         for f in k.triples.resources(s, KYPHO + "populationFeature")
     )  # fmt: skip
-    fired = [f for c in read_conflicts(k) if (f := _fire(c, case.assessments, _Topic(k, c.features, population)))]
+    evaluator = Evaluator(case.snapshot, lesion_subject(case.lesion.id), case.in_session)
+    fired = [
+        firing
+        for c in read_conflicts(k)
+        if c.cases is None or evaluator.evaluate(c.cases).truth is Truth.MET
+        if (firing := _fire(c, case.assessments, _Topic(k, c.features, population)))
+    ]
     return tuple(sorted(fired, key=lambda f: not f.opposed))
 
 
 def _fire(conflict: Conflict, assessments: Sequence[Assessment], topic: _Topic) -> Firing | None:
     stands = [s for a in assessments for s in _stands(conflict, a, topic)]
-    known = {s.stance for s in stands} - {Stance.OPEN}
-    agreeing = known & {Stance.SUPPORTS, Stance.ACCEPTS}
-    opposed = Stance.OPPOSES in known and bool(agreeing)
-    graded = Stance.CAUTIONS in known and bool(known - {Stance.CAUTIONS})
-    apart = {s.guideline for s in stands if s.stance is not Stance.OPEN}
-    if not (opposed or graded) or len(apart) < 2:
+    said: dict[str, Stance] = {}
+    for s in sorted(stands, key=lambda s: _OBJECTION.index(s.stance)):
+        if s.stance is not Stance.OPEN:
+            said.setdefault(s.guideline, s.stance)
+    stances = set(said.values())
+    opposed = Stance.OPPOSES in stances and len(stances) > 1
+    graded = Stance.CAUTIONS in stances and len(stances) > 1
+    if not (opposed or graded):
         return None
     return Firing(conflict, opposed, tuple(sorted(stands, key=lambda s: list(Stance).index(s.stance))))
 
@@ -159,8 +183,15 @@ def _stands(conflict: Conflict, assessment: Assessment, topic: _Topic) -> Iterat
         turn = topic.turn(clause.proof) if position else None
         stance = _stance(clause, turn) if turn is not None else None
         if position and stance and not (stance is Stance.OPPOSES and _elsewhere(clause, ways_left)):
-            leaves = tuple(leaf for leaf in clause.proof.leaves() if topic.asks(leaf))
-            yield Stand(assessment.guideline.id, clause, position, stance, leaves)
+            turns = tuple(t for t in _turns(clause.proof) if topic.asks(t.proof))
+            yield Stand(assessment.guideline.id, clause, position, stance, turns)
+
+
+def _turns(proof: Proof, negated: bool = False) -> Iterator[Turn]:
+    if not proof.children:
+        yield Turn(proof, negated)
+    for child in proof.children:
+        yield from _turns(child, negated is not (proof.criterion.op is Op.NOT))
 
 
 def _elsewhere(clause: ClauseResult, ways_left: Sequence[ClauseResult]) -> bool:

@@ -84,8 +84,11 @@ def fact_words(k: Knowledge, fact: Fact) -> str:
     return said if fact.polarity is Polarity.PRESENT else f"not {said}"
 
 
-def leaf_words(k: Knowledge, leaf: Proof) -> str:
-    """A leaf as a short phrase: feature, what is recorded, what is asked for."""
+def leaf_words(k: Knowledge, leaf: Proof, asked: str = "") -> str:
+    """A leaf as a short phrase: feature, what is recorded, what is asked for.
+
+    :param asked: what is asked for, where that is more than this leaf says.
+    """
     c = leaf.criterion
     name = k.label(c.term)
     if c.op is Op.OPEN:
@@ -98,8 +101,8 @@ def leaf_words(k: Knowledge, leaf: Proof) -> str:
     recorded = "; ".join(dict.fromkeys(fact_words(k, f) for f in leaf.facts))
     if leaf.truth is Truth.UNKNOWN:
         said = cause_words(k, leaf)
-        return f"{name}: {recorded + ', ' if recorded else ''}{said} (asked: {asked_words(k, c)})"
-    return f"{name} {recorded} (asked: {asked_words(k, c)})"
+        return f"{name}: {recorded + ', ' if recorded else ''}{said} (asked: {asked or asked_words(k, c)})"
+    return f"{name} {recorded} (asked: {asked or asked_words(k, c)})"
 
 
 # -- reasons

@@ -9,7 +9,7 @@ from datetime import date
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.errors import KnowledgeBaseError
 from kypho_kg.store import Triples
-from kypho_kg.vocabulary import DCTERMS, DEFINITION, KYPHO, LABEL, SKOS, TYPE, local
+from kypho_kg.vocabulary import DCTERMS, DEFINITION, EDITOR_NOTE, KYPHO, LABEL, SKOS, TYPE, local
 
 SCOPE, REQUIRES, INDICATES, WITHIN = "DefinesScope", "Requires", "Indicates", "RequiresWithinPathway"
 EXCLUDES, ABSOLUTE, RELATIVE = "Excludes", "ContraindicatesAbsolutely", "ContraindicatesRelatively"
@@ -60,6 +60,8 @@ class Recommendation:
     ratings: tuple[OptionRating, ...] = ()
     replaces: tuple[str, ...] = ()
     """Ids of the clauses of older versions that it succeeds."""
+    note: str = ""
+    """What its editor wants a reader to know."""
 
     @property
     def clause(self) -> str:
@@ -95,6 +97,7 @@ class Guideline:
     settings: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     """Ids of the older versions that it supersedes."""
+    note: str = ""
     eligible: str = ""
     eligible_and_clear: str = ""
 
@@ -157,6 +160,7 @@ def read_guidelines(t: Triples, compile_: Callable[[str], Criterion]) -> Iterato
             payers=t.resources(iri, KYPHO + "appliesToPayer"),
             settings=t.resources(iri, KYPHO + "appliesToSetting"),
             replaces=_replaced(t, iri),
+            note=t.text(iri, EDITOR_NOTE),
             eligible=t.resource(iri, KYPHO + "eligibleClass") or "",
             eligible_and_clear=t.resource(iri, KYPHO + "eligibleAndClearClass") or "",
         )
@@ -200,6 +204,7 @@ def _recommendation(t: Triples, iri: str, compile_: Callable[[str], Criterion]) 
         grade=t.text(iri, KYPHO + "grade"),
         ratings=tuple(sorted(_ratings(t, iri), key=lambda r: (-(r.number or 0), r.label))),
         replaces=_replaced(t, iri),
+        note=t.text(iri, EDITOR_NOTE),
     )
 
 

@@ -86,8 +86,9 @@ def _bridged(snapshot: Snapshot, bridges: Iterable[Bridge], added: tuple[Fact, .
                 newest = max(premises, key=lambda f: (f.time or TimeSpan.of(snapshot.as_of)).end)
                 source = Source(f"bridge {bridge.name}: {bridge.label}")
                 yield Fact(
-                    subject, bridge.conclusion, time=newest.time, source=source, rule=bridge.iri, premises=premises
-                )
+                    subject, bridge.conclusion, polarity=Polarity.ABSENT if bridge.rules_out else Polarity.PRESENT,
+                    time=newest.time, source=source, rule=bridge.iri, premises=premises,
+                )  # fmt: skip
 
 
 def _close_values(snapshot: Snapshot, added: tuple[Fact, ...]) -> tuple[Snapshot, tuple[Fact, ...]]:

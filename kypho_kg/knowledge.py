@@ -70,7 +70,7 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """A named rule by which a bearer that meets a condition has a finding."""
+    """A named rule by which a bearer that meets a condition has a finding, or lacks it."""
 
     name: str
     iri: str
@@ -79,6 +79,8 @@ class Bridge:
     condition: Criterion
     conclusion: str
     citation: str
+    rules_out: bool = False
+    """Whether the finding is ruled out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,14 @@ class Knowledge:
     def guidelines(self) -> Mapping[str, Guideline]:
         """Guidelines by id."""
         return {g.id: g for g in read_guidelines(self.triples, self.criterion)}
+
+    @functools.cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The kinds of sources in their order."""
+        t = self.triples
+        return tuple(
+            sorted(t.subjects(TYPE, KYPHO + "Layer"), key=lambda x: t.whole_number(x, KYPHO + "orderNumber") or 0)
+        )
 
     # -- names
 
@@ -305,15 +315,15 @@ class Knowledge:
     def _read_bridges(self) -> Iterator[Bridge]:
         t = self.triples
         for iri in t.subjects(TYPE, KYPHO + "Bridge"):
-            conclusion = t.resource(iri, KYPHO + "bridgeConclusion") or ""
+            found = t.resource(iri, KYPHO + "bridgeConclusion")
+            conclusion = found or t.resource(iri, KYPHO + "bridgeRulesOut") or ""
             if conclusion not in self.features:
                 raise KnowledgeBaseError(f"{local(iri)}: the conclusion {local(conclusion)!r} is no recordable finding")
             bearer = self.features[conclusion].bearer
             condition = self.criterion(t.resource(iri, KYPHO + "bridgeCondition") or "", bearer)
             citation = t.text(iri, "http://purl.obolibrary.org/obo/IAO_0000119")
-            yield Bridge(
-                t.text(iri, KYPHO + "bridgeName"), iri, self.label(iri), bearer, condition, conclusion, citation
-            )
+            name = t.text(iri, KYPHO + "bridgeName")
+            yield Bridge(name, iri, self.label(iri), bearer, condition, conclusion, citation, rules_out=not found)
 
     def _read_policies(self) -> Iterator[Policy]:
         t = self.triples

@@ -97,7 +97,7 @@ def _firing_json(f: Firing) -> Json:
                 "clause": s.clause.recommendation.id,
                 "stance": str(s.stance),
                 "position": local(s.position.iri),
-                "turns_on": [_atom_json(p) for p in s.turns_on],
+                "turns_on": [{**_atom_json(t.proof), "negated": t.negated} for t in s.turns_on],
             }
             for s in f.stands
         ],

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer
-from kypho_kg.conflicts import Firing, Stance, Stand, conflicts_of
-from kypho_kg.evaluation import Proof, Truth
-from kypho_kg.explanation import decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
+from kypho_kg.conflicts import Firing, Stance, Stand, Turn, conflicts_of
+from kypho_kg.evaluation import Truth
+from kypho_kg.explanation import asked_words, decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
 from kypho_kg.guidelines import ADVISES, RELATIVE, UNVERIFIED
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.report import level_words
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-LAYERS = (
-    "CoveragePolicy", "ClinicalGuideline", "AppropriatenessRating", "DeviceLabel", "TrialEligibility",
-    "ReferenceSummary",
-)  # fmt: skip
 STYLES = {
     "Candidate": "bold green", "CandidateWithCaution": "green", "CandidateScreeningOpen": "green",
     "Contraindicated": "bold red", "NotIndicated": "red", "Undetermined": "yellow",
@@ -41,9 +37,9 @@ def print_summary(console: Console, answer: Answer) -> None:
     for case in cases:
         table.add_column(lesion_words(k, case), ratio=2, overflow="fold")
     table.add_column("Why, and what is missing first", ratio=7, overflow="fold")
-    for layer, rows in _by_layer(cases):
+    for layer, rows in _by_layer(k, cases):
         table.add_section()
-        table.add_row(Text(k.plain(KYPHO + layer).upper(), style="bold"))
+        table.add_row(Text(k.plain(layer).upper(), style="bold"))
         quiet = [row for row in rows if all(a.verdict == "NotApplicable" for a in row)]
         for row in rows:
             if row not in quiet:
@@ -67,14 +63,14 @@ def print_counts(console: Console, answers: Sequence[Answer]) -> None:
     table = Table(show_lines=False, expand=True)
     table.add_column("Patient", no_wrap=True)
     table.add_column("Lesion", no_wrap=True)
-    for layer in LAYERS:
-        table.add_column(k.plain(KYPHO + layer), overflow="fold")
+    for layer in k.layers:
+        table.add_column(k.plain(layer), overflow="fold")
     table.add_column("Disagreements", overflow="fold")
     for answer in answers:
         for case in answer.cases:
             cells = []
-            for layer in LAYERS:
-                counts = Counter(short(a) for a in case.assessments if a.guideline.layer == layer)
+            for layer in k.layers:
+                counts = Counter(short(a) for a in case.assessments if KYPHO + a.guideline.layer == layer)
                 cells.append(
                     Text("  ".join(f"{n} {words}" for words, n in counts.items() if words not in {"n/a", "-"}))
                 )
@@ -155,10 +151,10 @@ def short(a: Assessment) -> str:
     }[a.verdict]  # fmt: skip
 
 
-def _by_layer(cases: Sequence[CaseAnswer]) -> Iterator[tuple[str, list[tuple[Assessment, ...]]]]:
+def _by_layer(k: Knowledge, cases: Sequence[CaseAnswer]) -> Iterator[tuple[str, list[tuple[Assessment, ...]]]]:
     rows = list(zip(*(c.assessments for c in cases), strict=True))
-    for layer in LAYERS:
-        mine = [row for row in rows if row[0].guideline.layer == layer]
+    for layer in k.layers:
+        mine = [row for row in rows if KYPHO + row[0].guideline.layer == layer]
         if mine:
             yield layer, sorted(mine, key=lambda row: row[0].verdict in _SILENT)
 
@@ -243,5 +239,17 @@ def conflict_lines(k: Knowledge, firing: Firing) -> Iterator[tuple[Stance, list[
 
 
 def _turn(k: Knowledge, stand: Stand) -> str:
-    decided: list[Proof] = [leaf for leaf in stand.turns_on if leaf.truth is not Truth.UNKNOWN]
-    return "; ".join(dict.fromkeys(leaf_words(k, leaf) for leaf in decided[:3]))
+    """What is recorded of each feature on which a clause turns, and all that the clause asks of it."""
+    by_feature: dict[str, list[Turn]] = {}
+    for turn in stand.turns_on:
+        if turn.proof.truth is not Truth.UNKNOWN:
+            by_feature.setdefault(turn.proof.criterion.term, []).append(turn)
+    words = []
+    for turns in by_feature.values():
+        asked = dict.fromkeys(
+            ("not " if t.negated else "") + asked_words(k, t.proof.criterion)
+            for t in turns
+            if t.proof.criterion.values or t.proof.criterion.range
+        )
+        words.append(leaf_words(k, turns[0].proof, " / ".join(asked)))
+    return "; ".join(words[:3])

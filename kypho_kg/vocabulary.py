@@ -13,6 +13,7 @@ XSD: Final = "http://www.w3.org/2001/XMLSchema#"
 DCTERMS: Final = "http://purl.org/dc/terms/"
 SKOS: Final = "http://www.w3.org/2004/02/skos/core#"
 DEFINITION: Final = "http://purl.obolibrary.org/obo/IAO_0000115"
+EDITOR_NOTE: Final = "http://purl.obolibrary.org/obo/IAO_0000116"
 
 TYPE: Final = RDF + "type"
 LABEL: Final = RDFS + "label"

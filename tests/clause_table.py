@@ -1,4 +1,4 @@
-"""What each clause should say, written from the sources without sight of the ontology, and evaluated without our engine.
+"""What each clause should say, written from the sources without sight of the ontology, judged without our engine.
 
 ``tables/clauses-*.yaml`` holds one entry per clause in the notation of the collection of facts: conditions over its
 variables. A case is a set of values of these variables, some of them missing, inexact or one of two; it becomes a
@@ -25,7 +25,7 @@ from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Truth
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
-from kypho_kg.vocabulary import KYPHO, local
+from kypho_kg.vocabulary import KYPHO
 
 TABLES = Path(__file__).parent / "tables"
 NOT_MET, UNKNOWN, MET = Truth.NOT_MET, Truth.UNKNOWN, Truth.MET

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,8 @@ def lint(ids: Sequence[str] = (), file: Path | None = None) -> LintReport:
         files = with_file(root, files, file)
         own = Triples(files[file])
         ids = [own.text(g, SKOS + "notation") for g in own.subjects(TYPE, KYPHO + "Guideline")]
+        if not ids:
+            raise KnowledgeBaseError(f"{file.name}: holds no guideline")
     unread = tuple(unread_clauses(Triples(t for rows in files.values() for t in rows)))
     try:
         knowledge = read_knowledge(root, instead=file)
@@ -51,9 +53,21 @@ def lint(ids: Sequence[str] = (), file: Path | None = None) -> LintReport:
         refused = (Finding("refused", Severity.ERROR, file.name, line) for line in error.violations)
         return LintReport(tuple(ids), (*unread, *(() if unread else refused)), ())
     chosen = [knowledge.guideline(i) for i in ids] if ids else list(knowledge.guidelines.values())
-    found = [*unread, *(f for g in chosen for f in lint_guideline(knowledge, g))]
+    found = [f for g in chosen for f in lint_guideline(knowledge, g)]
     names = [*(r.code for r in RULES), *LOAD_CODES]
     waivers = {(w.rule, w.subject): w for w in read_waivers(root / "guidelines", names)}
     waived = tuple((f, waivers[f.code, f.subject]) for f in found if (f.code, f.subject) in waivers)
-    left = tuple(f for f in found if (f.code, f.subject) not in waivers)
-    return LintReport(tuple(g.id for g in chosen), left, waived)
+    left = [f for f in found if (f.code, f.subject) not in waivers]
+    if not file:
+        left += _unused(waivers.values(), waived, ids)
+    return LintReport(tuple(g.id for g in chosen), tuple(left), waived)
+
+
+def _unused(
+    waivers: Iterable[Waiver], waived: Iterable[tuple[Finding, Waiver]], ids: Sequence[str]
+) -> Iterator[Finding]:
+    """Waivers on the guidelines that were linted, all of them where none is named, that nothing needed."""
+    used = {w for _, w in waived}
+    for w in waivers:
+        if w not in used and (not ids or w.subject.partition("/")[0] in ids):
+            yield Finding("unused-waiver", Severity.WARNING, w.subject, f"there is no {w.rule} to waive")

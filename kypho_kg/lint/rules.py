@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -14,17 +15,19 @@ from kypho_kg.guidelines import (
     ADVISES,
     EXCLUDES,
     INDICATES,
+    RATES,
     RELATIVE,
     REQUIRES,
     SCOPE,
     WITHIN,
     Guideline,
+    Recommendation,
 )
 from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.lint.diagram import CutOffError
 from kypho_kg.lint.gaps import Kind, gaps_of
 from kypho_kg.lint.logic import both, either, equivalent, implied, no, points, possible
-from kypho_kg.mappings import load_mappings
+from kypho_kg.mappings import Mappings, load_mappings
 from kypho_kg.record import Range
 from kypho_kg.store import Triples
 from kypho_kg.vocabulary import DCTERMS, KYPHO, TYPE, local
@@ -116,8 +119,7 @@ def _eligibility_differs(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]
 
 def _duplicate(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
     for a, b in itertools.combinations(g.recommendations, 2):
-        same = a.effect == b.effect and a.reading == b.reading and _terms(a.criterion) == _terms(b.criterion)
-        if same and equivalent(k, a.criterion, b.criterion):
+        if _role(a) == _role(b) and equivalent(k, a.criterion, b.criterion):
             yield b.id, f"says the same as {a.id}"
 
 
@@ -129,10 +131,33 @@ def _readings_crossed(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
 
 
 def _kleene_weaker(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
+    """Gaps of clauses and their readings; of the eligibility classes where these do not only repeat them.
+
+    What all cases meet, or none, has a rule of its own.
+    """
+    bounds: list[str] = []
+    sound = True
+
+    def first_gap(*trees: Criterion) -> str:
+        for tree in trees:
+            for found in gaps_of(k, tree.name, tree):
+                if found.kind is Kind.GAP:
+                    return f"{local(tree.name)}: {found.message}"
+                bounds.append(str(found))
+        return ""
+
     for r in g.recommendations:
-        for found in gaps_of(k, r.criterion.name, r.criterion):
-            if found.kind is Kind.GAP:
-                yield r.id, found.message
+        decides = possible(k, r.criterion) and possible(k, no(r.criterion))
+        readings = [part for node in r.criterion.walk() if node.op is Op.OPEN for part in node.children]
+        gap = first_gap(r.criterion, *readings) if decides else ""
+        sound = sound and decides and not gap
+        if gap:
+            yield r.id, gap
+    classes = [k.criterion(iri) for iri in (g.eligible, g.eligible_and_clear) if iri and sound and not bounds]
+    if gap := first_gap(*(tree for tree in classes if possible(k, tree))):
+        yield g.id, gap
+    if bounds:
+        raise CutOffError("; ".join(dict.fromkeys(bounds)))
 
 
 def _threshold(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
@@ -143,24 +168,30 @@ def _threshold(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
         for_it = _limits(g, feature, (REQUIRES, INDICATES, WITHIN), sufficient=False)
         against = _limits(g, feature, (EXCLUDES, ABSOLUTE), sufficient=True)
         told = _limits(g, feature, (ADVISES, RELATIVE), sufficient=True)
-        if not (for_it and against):
-            continue
-        marks = points([*for_it, *against, *told])
-        sides = [(_within(p, for_it), _within(p, against), _within(p, told)) for p in marks]
-        edge = [i for i, (yes, objects, _) in enumerate(sides) if yes or objects]
-        for i, (p, (yes, objects, advised)) in enumerate(zip(marks, sides, strict=True)):
-            if yes and objects:
-                yield g.id, f"{feature.name} {p} both supports and excludes"
-            elif not (yes or objects or advised) and edge[0] < i < edge[-1]:
+        rated = _limits(g, feature, (RATES,), sufficient=False)
+        marks = points([*for_it, *against, *told, *rated])
+        for side, other in itertools.product(for_it, against):
+            held = [(Range.exactly(p).within(side), Range.exactly(p).within(other)) for p in marks]
+            # An exclusion that lies within what is supported takes cases out of it, and that is its purpose.
+            if {(True, True), (True, False), (False, True)} <= set(held):
+                yield g.id, f"{feature.name} {marks[held.index((True, True))]} both supports and excludes"
+        sides = [_within(p, for_it) or _within(p, against) for p in marks]
+        edge = [i for i, said in enumerate(sides) if said] if for_it and against else []
+        for i, p in enumerate(marks):
+            if _within(p, [*for_it, *against, *told]):
+                continue
+            if edge and edge[0] < i < edge[-1]:
                 yield g.id, f"{feature.name} {p} neither supports nor excludes"
+            elif not _within(p, rated) and _met_from_both_sides(p, [*for_it, *against, *told, *rated]):
+                yield g.id, f"clauses speak of {feature.name} below {p} and above, and not of {p} itself"
 
 
 def _by_hand_only(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
-    mappings, bridged, names = load_mappings(k), {b.conclusion for b in k.bridges.values()}, []
-    for term in sorted({t for r in g.recommendations for t in _terms(r.criterion)} - bridged):
+    mappings, bridged, names = _mappings(k), {b.conclusion for b in k.bridges.values()}, []
+    for term in sorted({t for r in g.recommendations for t in _terms(r.criterion)}):
         feature = k.features[term]
         reached = k.descendants(term) if feature.kind is Op.FINDING else {term, *feature.values}
-        if not feature.derived_by and not any(mappings.of_term(iri) for iri in reached):
+        if not (feature.derived_by or bridged & reached or any(mappings.of_term(iri) for iri in reached)):
             names.append(feature.name)
     if names:
         yield g.id, f"no code is mapped to {', '.join(names)}: only a patient file or a table can fill them"
@@ -171,13 +202,15 @@ def _short_lookback(k: Knowledge, g: Guideline) -> Iterator[tuple[str, str]]:
     for r in g.recommendations:
         for node in r.criterion.walk():
             feature = k.features.get(node.term)
-            limit = node.range.high if node.range else None
-            if feature is None or limit is None or not feature.derived_from:
+            limits = [b for b in (node.range.low, node.range.high) if b is not None] if node.range else []
+            if feature is None or not limits or not feature.derived_from:
                 continue
-            days = limit * _days(feature)
-            for f in (k.features[c] for c in k.descendants(feature.derived_from) if c in k.features):
-                if f.lookback is not None and f.lookback < days:
-                    yield r.id, f"allows {feature.name} up to {days:f} days, but {f.name} counts for {f.lookback} only"
+            days = max(limits) * _days(feature)
+            stale = [k.features[c] for c in k.descendants(feature.derived_from) if c in k.features]
+            short = {f.name: f.lookback for f in stale if f.lookback is not None and f.lookback < days}
+            if short:
+                counts = ", ".join(f"{name} for {lookback}" for name, lookback in sorted(short.items()))
+                yield r.id, f"asks for {feature.name} at {days:f} days, but a record counts {counts} only"
 
 
 RULES = (
@@ -206,7 +239,8 @@ LOAD_CODES = {
     "missing-mark": "A clause that does not say how its text was verified.",
     "missing-citation": "A clause without a citation.",
     "refused": "What loading refuses: outside the profiles, or a clause that is not whole.",
-    "not-checked": "A rule that could not be decided because the search grew too large.",
+    "not-checked": "A rule that could not be decided: the search grew too large, or an axiom ties two features.",
+    "unused-waiver": "A waiver that waives nothing, and would hide a later finding.",
 }
 """Codes that no rule on a loaded guideline gives, with their explanation."""
 
@@ -214,12 +248,13 @@ LOAD_CODES = {
 def lint_guideline(k: Knowledge, g: Guideline) -> Iterator[Finding]:
     """What the rules find in one guideline."""
     for rule in RULES:
+        found: set[tuple[str, str]] = set()
         try:
-            found = sorted(set(rule.check(k, g)))
+            for subject, message in rule.check(k, g):
+                found.add((subject, message))
         except CutOffError as reason:
             yield Finding("not-checked", Severity.NOTE, g.id, f"{rule.code}: {reason}")
-            continue
-        for subject, message in found:
+        for subject, message in sorted(found):
             yield Finding(rule.code, rule.severity, subject, message)
 
 
@@ -230,26 +265,50 @@ def _conditions(g: Guideline, *effects: str) -> tuple[Criterion, ...]:
     return tuple(r.criterion for r in g.recommendations if r.effect in effects and not r.reading)
 
 
+@functools.lru_cache(maxsize=1)
+def _mappings(k: Knowledge) -> Mappings:
+    """The bundled mappings, read once for all guidelines."""
+    return load_mappings(k)
+
+
+def _role(r: Recommendation) -> tuple[object, ...]:
+    """What two clauses share that say the same, conditions aside."""
+    return r.effect, r.reading, r.due, r.conjunct_of, _terms(r.criterion)
+
+
 def _terms(c: Criterion) -> frozenset[str]:
     return frozenset(node.term for node in c.walk() if not node.children)
 
 
 def _limits(g: Guideline, feature: Feature, effects: tuple[str, ...], *, sufficient: bool) -> list[Range]:
     """Ranges of a quantity by which clauses of some effects hold: alone, or as something they need."""
-    passes = Op.OR if sufficient else Op.AND
     found: list[Range] = []
 
-    def visit(c: Criterion) -> None:
+    def visit(c: Criterion, passes: Op, plain: bool) -> None:
         if c.term == feature.iri and c.range:
-            found.append(c.range)
-        if c.op in {passes, Op.LINK} or (c.op in {Op.AND, Op.OR} and len(c.children) == 1):
+            found.extend([c.range] if plain else _outside(c.range))
+        if c.op is Op.NOT:
+            visit(c.children[0], Op.AND if passes is Op.OR else Op.OR, not plain)
+        elif c.op in {passes, Op.LINK} or (c.op in {Op.AND, Op.OR} and len(c.children) == 1):
             for child in c.children:
-                visit(child)
+                visit(child, passes, plain)
 
     for r in g.recommendations:
         if r.effect in effects and not r.reading:
-            visit(r.criterion)
+            visit(r.criterion, Op.OR if sufficient else Op.AND, True)
     return found
+
+
+def _outside(r: Range) -> Iterator[Range]:
+    """What lies below and above a range."""
+    if r.low is not None:
+        yield Range(None, r.low, high_open=not r.low_open)
+    if r.high is not None:
+        yield Range(r.high, None, low_open=not r.high_open)
+
+
+def _met_from_both_sides(p: Decimal, ranges: Sequence[Range]) -> bool:
+    return any(r.high == p for r in ranges) and any(r.low == p for r in ranges)
 
 
 def _within(value: Decimal, ranges: Iterable[Range]) -> bool:
