@@ -21,8 +21,8 @@ _Triple = tuple[URIRef, URIRef, URIRef | Literal]
 
 
 _TERMS = """
-    Case EvidenceStatement Fact Guideline Patient PatientRecord ProposedProcedure Recommendation RecordSource Study
-    VertebralLesion
+    Case Conflict EvidenceStatement Fact Guideline OptionRating Patient PatientRecord Position ProposedProcedure
+    RatingCategory Recommendation RecordSource Study VertebralLesion
     Observed Planned Ordered PresentPolarity AbsentPolarity IndeterminatePolarity Confirmed Unconfirmed
     Provisional Differential Refuted EnteredInError aboutSubject asOf causeOfIndeterminacy concernsPatient
     constructed feature forProcedure hasLesion hasSource indexLesion lesionId mood nonConformingTo origin
@@ -32,7 +32,7 @@ _TERMS = """
     verificationStatus
 """
 KYPHO = ClosedNamespace(vocabulary.KYPHO, _TERMS.split())
-"""The structural terms of records, guidelines and evidence; any other name is an error."""
+"""The structural terms of records, guidelines, conflicts and evidence; any other name is an error."""
 
 _MOODS = {Mood.OBSERVED: KYPHO.Observed, Mood.PLANNED: KYPHO.Planned, Mood.ORDERED: KYPHO.Ordered}
 _POLARITIES = {

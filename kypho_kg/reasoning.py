@@ -28,6 +28,7 @@ from kypho_kg.evaluation import Truth
 from kypho_kg.guidelines import Guideline
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.owl_export import Axioms
+from kypho_kg.range_naming import is_range_name, name_ranges, without_names
 from kypho_kg.store import Literal, Term, Triple, Triples
 from kypho_kg.vocabulary import DEFINITION, EQUIVALENT, KYPHO, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE, local
 
@@ -145,15 +146,16 @@ def classify(knowledge: Knowledge, timeout: float = 300) -> list[Triple]:
         if not taxonomy.exists() or _FAILURE.search(errors):
             raise _failure(errors)
         axioms = [(kind, _IRI.findall(rest)) for kind, rest in _AXIOM.findall(taxonomy.read_text("utf-8"))]
-    same = {name: names for kind, names in axioms if kind == "EquivalentClasses" for name in names}
+    groups = [sorted(names, key=is_range_name) for kind, names in axioms if kind == "EquivalentClasses"]
+    same = {name: [n for n in names if not is_range_name(n)] for names in groups for name in names}
     if _NOTHING in same:
         empty = sorted(n for n in same[_NOTHING] if n != _NOTHING)
         raise KnowledgeBaseError([f"{local(name)}: nothing can belong to this class" for name in empty])
     found = {(a, EQUIVALENT, b) for names in same.values() for a in names for b in names if a < b}
-    for kind, names in axioms:
-        if kind == "SubClassOf" and _THING not in names:
-            lower, upper = (same.get(name, [name]) for name in names)
-            found |= {(a, SUBCLASS, b) for a in lower for b in upper}
+    one = {name: names[0] for names in groups for name in names}
+    pairs = [names for kind, names in axioms if kind == "SubClassOf" and _THING not in names]
+    for lower, upper in without_names((one.get(a, a), one.get(b, b)) for a, b in pairs):
+        found |= {(a, SUBCLASS, b) for a in same.get(lower, [lower]) for b in same.get(upper, [upper])}
     return sorted(found)
 
 
@@ -288,7 +290,7 @@ def _file(knowledge: Knowledge, triples: Iterable[Triple]) -> Iterator[Path]:
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="kypho-kg-") as folder:
         path = Path(folder) / "case.nt"
-        path.write_text("".join(_lines(logical)), "utf-8")
+        path.write_text("".join(_lines(name_ranges(logical))), "utf-8")
         yield path
 
 

@@ -21,7 +21,7 @@ from kypho_kg.record import Record
 from kypho_kg.vocabulary import local
 
 RECORD_SHAPES = ("case.ttl", "fact.ttl", "lesion.ttl", "patient.ttl", "procedure.ttl", "record.ttl", "source.ttl")
-KNOWLEDGE_SHAPES = ("evidence.ttl", "guideline.ttl", "recommendation.ttl", "study.ttl")
+KNOWLEDGE_SHAPES = ("conflict.ttl", "evidence.ttl", "guideline.ttl", "rating.ttl", "recommendation.ttl", "study.ttl")
 
 _TERMS = """
     NodeShape PropertyShape SPARQLConstraint IRI Violation Warning alternativePath class datatype equals hasValue in
@@ -43,7 +43,12 @@ _RECORD_CLASSES = frozenset(
         *(KYPHO.VertebralLesion, KYPHO.Case, KYPHO.ProposedProcedure),
     }
 )
-_KNOWLEDGE_CLASSES = frozenset({KYPHO.EvidenceStatement, KYPHO.Guideline, KYPHO.Recommendation, KYPHO.Study})
+_KNOWLEDGE_CLASSES = frozenset(
+    {
+        *(KYPHO.EvidenceStatement, KYPHO.Guideline, KYPHO.Recommendation, KYPHO.Study),
+        *(KYPHO.OptionRating, KYPHO.RatingCategory, KYPHO.Conflict, KYPHO.Position),
+    }
+)
 
 
 class Severity(enum.StrEnum):
@@ -100,7 +105,7 @@ def validate_record(record: Record) -> ValidationReport:
 
 
 def validate_knowledge_base(graph: Graph) -> ValidationReport:
-    """Check the guidelines, recommendations, studies and evidence of the ontology, given as its whole closure.
+    """Check guidelines, recommendations, ratings, conflicts and evidence of the ontology, given as its whole closure.
 
     :raises ShapeError: when a shape is broken or has no target in the graph.
     """

@@ -101,7 +101,7 @@ def ontology() -> Graph:
 
 
 def test_count() -> None:
-    assert (len(INVALID), len(VALID), len(FILES)) == (465, 82, 11)
+    assert (len(INVALID), len(VALID), len(FILES)) == (496, 87, 13)
 
 
 def test_every_shapes_file_is_loaded() -> None:

@@ -265,9 +265,11 @@ def test_a_clause_without_effect() -> None:
 def test_the_loaded_knowledge_base_conforms() -> None:
     knowledge = load_knowledge()
     clauses = sum(len(g.recommendations) for g in knowledge.guidelines.values())
-    evidence = sum(len(knowledge.triples.subjects(str(RDF.type), K + c)) for c in ("EvidenceStatement", "Study"))
-    assert evidence > 200
-    assert check_knowledge_base(knowledge) == len(knowledge.guidelines) + clauses + evidence
+    classes = ("EvidenceStatement", "Study", "OptionRating", "RatingCategory", "Conflict", "Position")
+    others = [len(knowledge.triples.subjects(str(RDF.type), K + c)) for c in classes]
+    assert all(others)
+    assert sum(others) > 200
+    assert check_knowledge_base(knowledge) == len(knowledge.guidelines) + clauses + sum(others)
 
 
 def test_a_loaded_knowledge_base_that_does_not_conform(edit_shapes: Callable[[str, str, str], None]) -> None:
