@@ -1,9 +1,9 @@
 """Ontologies in a form in which a tableau reasoner is fast: each range of a quantity gets a class name of its own.
 
-Behind a link, ``indexLesion some (painNrs some decimal[>= 5])`` makes the reasoner decide for every case whether its
-lesion has such a value, also where nothing is said of pain: each such decision is a guess, and each guess puts a
-definition among the possible superclasses of every other class. With a name for the inner part,
-``indexLesion some N`` and ``N EquivalentTo painNrs some decimal[>= 5]``, nothing is guessed until a lesion has a value.
+Behind a link, ``link some (quantity some decimal[>= 5])`` makes the reasoner decide for every case whether there is
+such a value, also where nothing is said of the quantity: each such decision is a guess, and each guess puts a
+definition among the possible superclasses of every other class. With a name for the inner part, ``link some N`` and
+``N EquivalentTo quantity some decimal[>= 5]``, nothing is guessed until there is a value.
 This is the structural transformation of A. Nonnengart and C. Weidenbach (Handbook of Automated Reasoning, 2001,
 chapter 6): what follows between the classes of the ontology stays the same.
 """

@@ -76,7 +76,7 @@ def patient(house):
     text = text.replace("\nfacts:\n", "\nfacts:\n  RheumatoidArthritis: present\n", 1)
     text = text.replace("    facts:\n", "    facts:\n      spinalCanalDiameter: {value: 1.4, unit: cm}\n", 1)
     file = house.root / "patient.yaml"
-    file.write_text(text.replace("inr: {value: 1.1,", "inr: {value: 1.6,"), "utf-8")
+    file.write_text(text.replace("inr: {value: 1.1,", "inr: {value: 1.4,"), "utf-8")
     return file
 
 
@@ -96,7 +96,7 @@ def extended(house):
 def test_the_new_guideline_is_listed_and_shown(house, extended):
     assert "example-2030" in {catalogue.summary(g)["id"] for g in extended.guidelines.values()}
     page = house.run("guidelines", "show", "example-2030")
-    assert "Caution when the INR is above 1.5." in page
+    assert "Caution when the INR is above 1.3." in page
     assert "Example guideline 2030, section 4.2" in page
 
 
@@ -114,7 +114,7 @@ def test_the_new_guideline_assesses_a_patient(verdicts):
 def test_the_new_guideline_is_explained(house, patient):
     page = house.run("explain", patient, "--guideline", "example-2030")
     assert "example-2030/EX-R1 [met]" in page
-    assert "INR 1.6 (asked: > 1.5" in page
+    assert "INR 1.4 (asked: > 1.3" in page
 
 
 def test_the_new_finding_and_quantity_are_features_like_any_other(extended, patient):
