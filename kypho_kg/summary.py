@@ -10,7 +10,7 @@ from kypho_kg.candidacy import Answer, Assessment, CaseAnswer
 from kypho_kg.conflicts import Firing, Stance, Stand, Turn, conflicts_of
 from kypho_kg.evaluation import Truth
 from kypho_kg.explanation import asked_words, decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
-from kypho_kg.guidelines import ADVISES, RELATIVE, UNVERIFIED
+from kypho_kg.guidelines import ABSOLUTE, ADVISES, EXCLUDES, RELATIVE, UNVERIFIED
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.report import level_words
 from kypho_kg.vocabulary import KYPHO
@@ -102,15 +102,15 @@ def _cell(a: Assessment) -> Text:
     cell = Text(said(a), STYLES.get(a.verdict, "dim"))
     for line, style in beside_lines(a):
         cell.append("\n" + line, style)
-    if a.unbridged and a.unbridged != a.conclusion:
+    if a.unbridged and a.unbridged.verdict != a.verdict:
         cell.append("\n" + bridge_words(a), "dim")
     return cell
 
 
 def bridge_words(a: Assessment) -> str:
     """The bridges that the clauses used, and the verdict without them where it is another."""
-    without = a.unbridged
-    words = a.guideline.wording.get(without.verdict, without.verdict) if without and without != a.conclusion else ""
+    without = a.unbridged.verdict if a.unbridged else a.verdict
+    words = a.guideline.wording.get(without, without) if without != a.verdict else ""
     return "by bridge: " + ", ".join(a.bridges) + (f"; without it: {words}" if words else "")
 
 
@@ -201,12 +201,10 @@ def _reason(k: Knowledge, a: Assessment) -> Iterator[str]:
     elif a.verdict == "Rated":
         yield from dict.fromkeys(f"{c.recommendation.clause} {c.recommendation.label}" for c, _ in a.ratings)
     elif a.verdict == "NoVerdict":
-        met = [c.recommendation.label for c in a.clauses if c.truth is Truth.MET and c.recommendation.effect == ADVISES]
-        other = [
-            c.recommendation.label for c in a.clauses if c.truth is Truth.MET and c.recommendation.effect != ADVISES
-        ]
-        yield from ([f"objects: {', '.join(other)}"] if other else [])
-        yield from ([f"advises: {', '.join(met)}"] if met else [])
+        for words, effects in (("objects", (EXCLUDES, ABSOLUTE, RELATIVE)), ("advises", (ADVISES,))):
+            met = [c.recommendation.label for effect in effects for c in a.having(effect, Truth.MET)]
+            if met:
+                yield f"{words}: {', '.join(met)}"
 
 
 # -- conflicts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from bad_input import swap
@@ -15,7 +16,7 @@ from kypho_kg.criteria import Op
 from kypho_kg.errors import InputError
 from kypho_kg.intake import read_records, reject_invalid
 from kypho_kg.sources.patient_file import read_overlay, read_patient_file
-from kypho_kg.vocabulary import GUIDELINES
+from kypho_kg.vocabulary import GUIDELINES, KYPHO
 
 DOCS = ROOT / "docs"
 
@@ -141,3 +142,38 @@ def test_the_closure_that_is_shown_is_allowed(tmp_path):
 @pytest.mark.parametrize(("definition", "message"), rows("criterion-profile.md", "definition"))
 def test_every_refusal_that_is_shown_is_given(tmp_path, definition, message):
     assert message in refusals(tmp_path, defined_as(definition))
+
+
+# -- guidelines.md
+
+
+def test_the_page_on_guidelines_names_every_source_in_its_layer(knowledge):
+    page = (DOCS / "guidelines.md").read_text("utf-8")
+    table = page.partition("<!-- sources")[2].partition("The layers speak differently")[0]
+    for layer in knowledge.layers:
+        mine = {g.id for g in knowledge.guidelines.values() if KYPHO + g.layer == layer}
+        clauses = sum(len(knowledge.guideline(g).recommendations) for g in mine)
+        [said] = re.findall(
+            rf"^\*\*{knowledge.plain(layer).capitalize()}\*\* \((\d+) sources,\s(\d+)\sclauses\):(.*?)\.$",
+            table, re.MULTILINE | re.DOTALL,
+        )  # fmt: skip
+        assert (int(said[0]), int(said[1])) == (len(mine), clauses)
+        assert set(re.findall(r"`([^`]+)`", said[2])) == mine
+
+
+def test_the_page_on_guidelines_counts_the_marks(knowledge):
+    marks = Counter(r.mark for g in knowledge.guidelines.values() for r in g.recommendations)
+    said = dict(
+        re.findall(r"^\| ([a-z' ]+) \| .* \| (\d+) \|$", (DOCS / "guidelines.md").read_text("utf-8"), re.MULTILINE)
+    )
+    assert {name: int(n) for name, n in said.items()} == {knowledge.plain(KYPHO + m): n for m, n in marks.items()}
+    unread = sum(g.rests_on_unverified for g in knowledge.guidelines.values())
+    assert unread == 9
+    assert "Nine sources have such a clause" in (DOCS / "guidelines.md").read_text("utf-8")
+
+
+def test_the_page_on_guidelines_shows_a_topic_as_it_is():
+    [block] = blocks("guidelines.md", "turtle")
+    text = (ROOT / "ontology" / "guidelines" / "conflicts.ttl").read_text("utf-8")
+    whole = text[text.index("conflicts:C12\n") :].partition("\n\n")[0]
+    assert all(line in whole for line in block.splitlines())
