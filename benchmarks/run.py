@@ -80,7 +80,8 @@ def main() -> None:
         rows.append((name, wall, f"peak {peak:.0f} MiB"))
 
     from kypho_kg import report
-    from kypho_kg.candidacy import assess
+    from kypho_kg.candidacy import ALL, assess
+    from kypho_kg.conflicts import conflicts_of
     from kypho_kg.evaluation import Evaluator
     from kypho_kg.inference import infer
     from kypho_kg.intake import mark_invalid
@@ -100,7 +101,7 @@ def main() -> None:
         for r in clauses:
             evaluator.evaluate(r.criterion)
 
-    answer = assess(record, knowledge=k, validate=False)
+    answer = assess(record, knowledge=k, guidelines=[ALL], validate=False)
     stages = paired(
         {
             "load the knowledge base": lambda: read_knowledge(ROOT / "ontology"),
@@ -108,8 +109,12 @@ def main() -> None:
             "check its record with SHACL": lambda: mark_invalid(record),
             "resolve the snapshot, with bridges": lambda: infer(record, k, record.as_of, bridges=bridges),
             f"truths of {len(clauses)} clauses with proof": evaluate,
-            "one case, all guidelines, with proof": lambda: assess(record, knowledge=k, validate=False),
-            "the same, SHACL included": lambda: assess(record, knowledge=k),
+            "one case, all guidelines, with proof": lambda: assess(
+                record, knowledge=k, guidelines=[ALL], validate=False
+            ),
+            "the same, SHACL included": lambda: assess(record, knowledge=k, guidelines=[ALL]),
+            "one case, those asked by default": lambda: assess(record, knowledge=k, validate=False),
+            "conflicts among all on the case": lambda: conflicts_of(k, answer.cases[0]),
             "its proof as JSON": lambda: json.dumps(report.answers_json([answer], [], "bench")),
         },
         rounds,
@@ -125,7 +130,7 @@ def main() -> None:
         facts = [f for f in record.facts if not f.subject.startswith(LESION)]
         facts += [replace(f, subject=LESION + i) for i in ids for f in record.facts if f.subject.startswith(LESION)]
         many = replace(record, lesions=tuple(Lesion(i) for i in ids), facts=tuple(facts), procedure=None)
-        growth[f"{n} lesions"] = lambda many=many: assess(many, knowledge=k, validate=False)
+        growth[f"{n} lesions"] = lambda many=many: assess(many, knowledge=k, guidelines=[ALL], validate=False)
     grown = paired(growth, max(3, rounds // 4))
     first = grown["1 lesions"]
     rows += [(f"growth: {name}", t, f"{t / first:.1f} times one lesion") for name, t in grown.items()]
@@ -151,11 +156,13 @@ def main() -> None:
     rows += [(f"instead: {name}", t, f"{t / ours:.1f} times") for name, t in engines.items()]
     if not options.quick:
         from kypho_kg.crosscheck import compare
+        from kypho_kg.reasoning import classify
 
         wall = timed(lambda: compare(record, k, None, None, None, 300))
         rows.append(
             ("instead: HermiT on the same case, both polarities", wall, f"{wall / one:.0f} times one case of ours")
         )
+        rows.append(("HermiT classifies the whole ontology", timed(lambda: classify(k, 600)), ""))
 
     width = max(len(name) for name, _, _ in rows)
     for name, t, note in rows:

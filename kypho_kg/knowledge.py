@@ -6,6 +6,7 @@ their recommendations. Names and definitions come from the Turtle files alone.
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -219,10 +220,13 @@ class Knowledge:
     def guideline(self, id_: str) -> Guideline:
         """A guideline by its id.
 
-        :raises UsageError: for an unknown id, with the known ones.
+        :raises UsageError: for an unknown id, with those that hold it or are nearest.
         """
         if id_ not in self.guidelines:
-            raise UsageError(f"unknown guideline {id_!r}; known: {', '.join(sorted(self.guidelines))}")
+            known = sorted(self.guidelines)
+            near = [g for g in known if id_.lower() in g][:5] or difflib.get_close_matches(id_.lower(), known, n=3)
+            meant = f"; did you mean {', '.join(near)}?" if near else ";"
+            raise UsageError(f"unknown guideline {id_!r}{meant} 'guidelines list' lists all")
         return self.guidelines[id_]
 
     def policy(self, name: str) -> Policy:

@@ -15,7 +15,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from kypho_kg.store import Literal, Triple, Triples
+from kypho_kg.record import Range
+from kypho_kg.store import Triple, Triples
 from kypho_kg.vocabulary import EQUIVALENT, ON_PROPERTY, OWL, SUBCLASS, TYPE, XSD
 
 _NAME = "urn:kypho:range/"
@@ -24,15 +25,16 @@ _NAME = "urn:kypho:range/"
 def name_ranges(triples: Iterable[Triple]) -> list[Triple]:
     """The triples with a named class in the place of each restriction to a range; equal ones share a name.
 
-    That one range lies in another is said too: HermiT 1.4.3 misses some of what follows from limits of one quantity.
+    Which ranges of a functional quantity lie in one another and which have no number in common is said too: HermiT
+    1.4.3 misses some of what follows from limits of one quantity.
     """
     t = Triples(triples)
-    names: dict[tuple[str, frozenset[tuple[str, str]]], str] = {}
+    names: dict[tuple[str, Range], str] = {}
     first: dict[str, str] = {}
     renamed: dict[str, str] = {}
     for node, predicate, filler in t:
         if predicate == OWL + "someValuesFrom" and isinstance(filler, str) and t.resource(filler, OWL + "onDatatype"):
-            key = (t.resource(node, ON_PROPERTY) or "", frozenset(_facets(t, filler)))
+            key = (t.resource(node, ON_PROPERTY) or "", _range(t, filler))
             name = names.setdefault(key, f"{_NAME}{len(names)}")
             renamed[node] = name
             first.setdefault(name, node)
@@ -42,35 +44,33 @@ def name_ranges(triples: Iterable[Triple]) -> list[Triple]:
     ]
     for name, node in first.items():
         rows += [(name, TYPE, OWL + "Class"), (name, EQUIVALENT, node)]
-    for (prop, inner), (other, outer) in itertools.permutations(names, 2):
-        if prop == other and _within(dict(inner), dict(outer)):
-            rows.append((names[prop, inner], SUBCLASS, names[other, outer]))
+    functional = set(t.subjects(TYPE, OWL + "FunctionalProperty"))
+    for ((prop, one), name), ((other, another), other_name) in itertools.permutations(names.items(), 2):
+        if prop != other:
+            continue
+        if one.within(another):
+            rows.append((name, SUBCLASS, other_name))
+        elif name < other_name and prop in functional and one.intersection(another) is None:
+            rows.append((name, OWL + "disjointWith", other_name))
     return rows
 
 
-def _facets(t: Triples, datatype: str) -> Iterable[tuple[str, str]]:
+def _range(t: Triples, datatype: str) -> Range:
+    """The range of numbers that the facets of a datatype leave."""
     head = t.resource(datatype, OWL + "withRestrictions")
+    found = Range(None, None)
     for facet in t.items(head) if head else ():
         for predicate in t.predicates(str(facet)):
             for bound in t.objects(str(facet), predicate):
-                yield predicate, bound.text if isinstance(bound, Literal) else bound
-
-
-def _within(inner: Mapping[str, str], outer: Mapping[str, str]) -> bool:
-    """Whether every number with the inner facets has the outer ones."""
-    return _within_side(inner, outer, "min", 1) and _within_side(inner, outer, "max", -1)
-
-
-def _within_side(inner: Mapping[str, str], outer: Mapping[str, str], side: str, sign: int) -> bool:
-    a, b = (
-        [
-            (sign * Decimal(f[XSD + side + kind]), kind == "Exclusive")
-            for kind in ("Inclusive", "Exclusive")
-            if XSD + side + kind in f
-        ]
-        for f in (inner, outer)
-    )
-    return not b or (bool(a) and max(a) >= max(b))
+                side = predicate.removeprefix(XSD)
+                limit, is_open = Decimal(str(getattr(bound, "text", bound))), side.endswith("Exclusive")
+                one = (
+                    Range(limit, None, low_open=is_open)
+                    if side.startswith("min")
+                    else Range(None, limit, high_open=is_open)
+                )
+                found = found.intersection(one) or found
+    return found
 
 
 def without_names(edges: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:

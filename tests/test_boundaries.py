@@ -162,13 +162,22 @@ def test_two_of_four_are_enough_whatever_is_unknown_of_the_others():
 
 
 @pytest.mark.parametrize(
-    ("inr", "with_bridge"), [("1.8", "NotRecorded"), ("1.81", "met"), (between("1.7", "1.9"), "NotRecorded")]
-)
-def test_the_inr_bridge_in_the_clauses(inr, with_bridge):
+    ("inr", "uncorrected", "any_disorder"),
+    [("1.5", "NotRecorded", "NotRecorded"), ("1.51", "NotRecorded", "met"), ("1.8", "NotRecorded", "met"),
+     ("1.81", "met", "met"), (between("1.4", "1.6"), "NotRecorded", "NotRecorded"),
+     (between("1.7", "1.9"), "NotRecorded", "met")],
+)  # fmt: skip
+def test_the_inr_bridges_in_the_clauses(inr, uncorrected, any_disorder):
     of = changed(T4, fact("inr", inr, "2026-03-01"), without=["UncorrectedCoagulopathy", "Coagulopathy"])
-    for id_ in ("cms-l34228/LCD-R3", "seed-guidelines/SEED-A2"):
-        assert clause_says(of, id_) == with_bridge
+    for id_, with_bridges in (("cms-l34228/LCD-R3", uncorrected), ("seed-guidelines/SEED-A2", any_disorder)):
+        assert clause_says(of, id_) == with_bridges
         assert clause_says(of, id_, bridges=()) == "NotRecorded"
+
+
+def test_an_inr_of_1_6_against_a_screening_that_found_no_coagulopathy_is_a_conflict():
+    of = changed(T4, fact("inr", "1.6", "2026-03-01"))
+    assert clause_says(of, "seed-guidelines/SEED-A2") == "Conflicting"
+    assert verdict(of, "seed-guidelines").verdict == "Undetermined"
 
 
 def test_the_inr_bridge_decides_a_verdict_and_is_listed():
@@ -176,6 +185,12 @@ def test_the_inr_bridge_decides_a_verdict_and_is_listed():
     with_bridge, without = verdict(of, "seed-guidelines"), verdict(of, "seed-guidelines", bridges=False)
     assert (with_bridge.verdict, without.verdict) == ("Contraindicated", "Undetermined")
     assert "inr-above-1.8" in with_bridge.bridges
+
+
+def test_of_5_is_an_instability_in_the_clauses():
+    for of_type, expected in (("OF4", "NotRecorded"), ("OF5", "met")):
+        of = changed(T4, fact("ofType", of_type, "2026-03-01"), without=["SpinalInstability"])
+        assert clause_says(of, "cms-l34228/LCD-R4") == expected
 
 
 def test_an_anticoagulated_patient_with_a_normal_inr_is_not_cleared():
@@ -215,11 +230,16 @@ def test_imaging_of_six_months(days, expected):
     assert clause_says(of, "evicore-cmm-607/EVI-I1") == expected
 
 
-@pytest.mark.parametrize(("percent", "expected"), [(0, "not met"), (1, "met"), (between(0, 5), "Imprecise")])
+@pytest.mark.parametrize(("percent", "expected"), [(0, "not met"), (1, "met"), (between(0, 5), "NotRecorded")])
 def test_any_compromise_of_the_canal(percent, expected):
-    assert (
-        clause_says(changed(T4, fact("canalCompromisePercent", percent, "2026-03-01")), "cms-l34228/LCD-R8") == expected
-    )
+    of = changed(T4, fact("canalCompromisePercent", percent, "2026-03-01"))
+    assert clause_says(of, "cms-l34228/LCD-R8") == clause_says(of, "cirse-2017/CIRSE-R5") == expected
+
+
+@pytest.mark.parametrize(("stated", "expected"), [("present", "met"), ("absent", "not met")])
+def test_a_compromise_of_the_canal_without_a_percentage(stated, expected):
+    of = changed(T4, fact("CanalCompromise", stated, "2026-03-01"), without=["canalCompromisePercent"])
+    assert clause_says(of, "cms-l34228/LCD-R8") == clause_says(of, "cirse-2017/CIRSE-R5") == expected
 
 
 # -- levels
@@ -321,7 +341,10 @@ def test_the_t4_patient_passes_medicare_and_fails_the_commercial_policy():
 
 def test_the_t4_patient_in_the_table_by_clause_and_number(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_console", lambda: Console(width=400, no_color=True))
-    rows = output("assess", EXAMPLES / "constructed/t4-outpatient.yaml", monkeypatch=monkeypatch, capsys=capsys)
+    asked = ("cms-l34228", "cms-l38201", "evicore-cmm-607", "nice-ta279")
+    file = EXAMPLES / "constructed/t4-outpatient.yaml"
+    named = [word for id_ in asked for word in ("-g", id_)]
+    rows = output("assess", file, *named, monkeypatch=monkeypatch, capsys=capsys)
     commercial = rows[rows.index("evicore-cmm-607") : rows.index("nice-ta279")]
     assert "CRITERIA NOT MET" in commercial
     assert "EVI-L2 level outside T5 to L5: met [vertebral level T4 (asked: T5 to L5)]" in commercial
@@ -333,7 +356,8 @@ def test_the_t4_patient_in_the_table_by_clause_and_number(monkeypatch, capsys):
 
 def test_the_t4_patient_in_json_by_clause_and_number(monkeypatch, capsys):
     file = EXAMPLES / "constructed/t4-outpatient.yaml"
-    answer = json.loads(output("assess", file, "--format", "json", monkeypatch=monkeypatch, capsys=capsys))
+    command = ("assess", file, "-g", "all", "--format", "json")
+    answer = json.loads(output(*command, monkeypatch=monkeypatch, capsys=capsys))
     [case] = answer["cases"]
     clauses = {c["id"]: c for a in case["assessments"] for c in a["clauses"]}
     assert {a["guideline"]: a["verdict"] for a in case["assessments"]}["evicore-cmm-607"] == "NotIndicated"

@@ -151,7 +151,7 @@ def test_queries_are_listed_and_run(kypho, file):
     assert "features" in kypho("query", "list").out
     assert any("painNrs" in row.values() for row in kypho("query", "features", "--format", "json").data)
     own = file("SELECT ?g WHERE { ?g a <https://w3id.org/kypho#Guideline> }", "own.rq")
-    assert len(kypho("query", own, "--format", "json").data) == 7
+    assert len(kypho("query", own, "--format", "json").data) == 92
     assert "nice-ta279" in kypho("query", own).out
 
 
@@ -167,9 +167,14 @@ def test_the_installation_is_checked(kypho):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["assess", T4, "--guideline", "nice"], "unknown guideline 'nice'; known: cms-l34228, cms-l38201"),
+        (
+            ["assess", T4, "--guideline", "nice"],
+            "unknown guideline 'nice'; did you mean nice-cg75-2008, nice-ng35-2016, nice-ta279?",
+        ),
+        (["assess", T4, "--guideline", "cms-l34229"], "did you mean cms-l34228"),
+        (["assess", T4, "--guideline", "zzz"], "unknown guideline 'zzz'; 'guidelines list' lists all"),
         (["assess", T4, "--assume", "hope"], "unknown policy 'hope'; known: age-sex, problem-list"),
-        (["assess", T4, "--payer", "Aetna"], "unknown payer 'Aetna'; known: CommercialPayer, Medicare"),
+        (["assess", T4, "--payer", "Acme"], "unknown payer 'Acme'; known: Aetna, AustralianMedicare"),
         (["assess", T4, "--state", "Texas"], "--state 'Texas' is no postal code; expected two capitals such as OH"),
         (["assess", T4, "--as-of", "yesterday"], "--as-of 'yesterday' is no date; expected YYYY-MM-DD"),
         (["assess", T4, "--as-of", "2026-02-30"], "--as-of '2026-02-30' is no date; expected YYYY-MM-DD"),

@@ -80,7 +80,7 @@ def differing(tree: Criterion, knowledge: Knowledge, seeds: Sequence[int]) -> in
 
 @pytest.mark.parametrize("name", GAPS)
 def test_the_records_find_a_planted_gap(knowledge: Knowledge, name: str) -> None:
-    assert differing(GAPS[name], knowledge, range(500)) > 0
+    assert differing(GAPS[name], knowledge, range(2000)) > 0
 
 
 @pytest.mark.parametrize("name", SOUND)

@@ -20,8 +20,6 @@ from kypho_kg.vocabulary import EQUIVALENT, KYPHO, OWL, TYPE
 with (Path(__file__).parent / "tables" / "entailment.csv").open(encoding="utf-8", newline="") as file:
     ROWS = list(csv.DictReader(file))
 KINDS = ("asserted", "trap", "disjoint", "defined", "band")
-MISSED = {"SubacuteFractureLcd subClassOf IntermediateFractureRandEu"}
-"""Entailed, and not found by this version of HermiT, which finds the same between the two definitions written out."""
 Row = dict[str, str]
 
 
@@ -44,11 +42,7 @@ def entailed(knowledge: Knowledge) -> dict[str, bool]:
 
 
 @pytest.mark.reasoner
-@pytest.mark.parametrize(
-    "row",
-    [pytest.param(r, marks=pytest.mark.xfail(strict=True, reason="HermiT")) if name(r) in MISSED else r for r in ROWS],
-    ids=name,
-)
+@pytest.mark.parametrize("row", ROWS, ids=name)
 def test_row(row: Row, entailed: dict[str, bool]) -> None:
     assert entailed[name(row)] == (row["expected"] == "yes"), row["why"]
 

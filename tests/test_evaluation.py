@@ -78,8 +78,10 @@ CAUSES = {
     Cause.CONFLICTING: ("seed-guidelines/SEED-A1", [fact("ActiveInfection"), fact("ActiveInfection", "absent")]),
     Cause.INVALID: ("cms-l34228/LCD-D3", [fact("weeksSinceOnset", -1, invalid="weeksSinceOnset: 0 or more")]),
     Cause.IMPRECISE: ("cms-l34228/LCD-D3", [fact("weeksSinceOnset", between(10, 16))]),
-    Cause.IN_WORDS_ONLY: ("cms-l34228/LCD-R8", [
-        fact("Retropulsion", "absent"), unknown("canalCompromisePercent", Cause.IN_WORDS_ONLY, words="slight")]),
+    Cause.IN_WORDS_ONLY: (
+        "cms-l34228/LCD-D3",
+        [unknown("weeksSinceOnset", Cause.IN_WORDS_ONLY, words="a few weeks")],
+    ),
     Cause.NOT_ATTRIBUTED: ("seed-guidelines/SEED-A3", [fact("SpinalCordCompression", on=PATIENT)]),
     Cause.LEFT_OPEN: ("seed-guidelines/SEED-I2", [
         fact("adlLimitation", "SevereAdlLimitation"), fact("PainConcordantWithLevel"), fact("MarrowEdemaOnMri"),

@@ -35,13 +35,17 @@ AT_THE_LIMIT = [
     ("inr-above-1.8", fact("inr", "1.81", "2026-02-20"), fact("inr", "1.8", "2026-02-20"), "UncorrectedCoagulopathy"),
     ("platelets-below-50", fact("plateletCount", 49, "2026-02-20"), fact("plateletCount", 50, "2026-02-20"),
      "UncorrectedCoagulopathy"),
+    ("inr-above-1.5", fact("inr", "1.51", "2026-02-20"), fact("inr", "1.5", "2026-02-20"), "Coagulopathy"),
     ("bilsky-2", fact("bilskyGrade", "Bilsky2", "2026-02-20"), fact("bilskyGrade", "Bilsky1C", "2026-02-20"),
      "SpinalCordCompression"),
     ("bilsky-1a", fact("bilskyGrade", "Bilsky1A", "2026-02-20"), fact("bilskyGrade", "Bilsky0", "2026-02-20"),
      "EpiduralTumour"),
+    ("of-5", fact("ofType", "OF5", "2026-02-20"), fact("ofType", "OF4", "2026-02-20"), "SpinalInstability"),
     ("sins-13", fact("sinsScore", 13, "2026-02-20"), fact("sinsScore", 12, "2026-02-20"), "SpinalInstability"),
     ("canal-percent", fact("canalCompromisePercent", "0.1", "2026-02-20"),
      fact("canalCompromisePercent", 0, "2026-02-20"), "CanalCompromise"),
+    ("canal-zero", fact("canalCompromisePercent", 0, "2026-02-20"),
+     fact("canalCompromisePercent", "0.1", "2026-02-20"), "CanalCompromise"),
     ("height-progression-percent", fact("heightLossProgressionPercent", "0.1", "2026-02-20"),
      fact("heightLossProgressionPercent", 0, "2026-02-20"), "HeightLossProgression"),
     ("pain-score-symptomatic", fact("painNrs", 1, "2026-02-20"), fact("painNrs", 0, "2026-02-20"), "SymptomaticLesion"),
@@ -56,17 +60,69 @@ def test_every_bridge_is_tried_below(knowledge):
 
 @pytest.mark.parametrize(("name", "beyond", "at", "finding"), AT_THE_LIMIT, ids=[row[0] for row in AT_THE_LIMIT])
 def test_a_bridge_holds_just_beyond_its_limit_and_says_nothing_at_it(knowledge, name, beyond, at, finding):
+    bridge = knowledge.bridges[name]
     proof = ask(inferred(beyond), finding)
-    assert proof.truth.words == "met"
-    bridged = next(f for f in proof.facts if f.rule == knowledge.bridges[name].iri)
+    assert proof.truth.words == ("not met" if bridge.rules_out else "met")
+    bridged = next(f for f in proof.facts if f.rule == bridge.iri)
     assert (bridged.premises, bridged.time) == ((beyond,), beyond.time)
     assert name in str(bridged.source)
-    assert says(inferred(at), finding) in {"NotRecorded", "Indeterminate"}
+    assert says(infer(record(at), knowledge, TODAY, bridges=[bridge]), finding) in {"NotRecorded", "Indeterminate"}
 
 
 @pytest.mark.parametrize(("name", "beyond", "at", "finding"), AT_THE_LIMIT, ids=[row[0] for row in AT_THE_LIMIT])
 def test_without_bridges_nothing_counts_as_something_else(name, beyond, at, finding):
     assert says(inferred(beyond, bridges=False), finding) == "NotRecorded"
+
+
+@pytest.mark.parametrize(
+    ("inr", "any_disorder", "uncorrected"),
+    [("1.4", "NotRecorded", "NotRecorded"), ("1.5", "NotRecorded", "NotRecorded"), ("1.51", "met", "NotRecorded"),
+     ("1.8", "met", "NotRecorded"), ("1.81", "met", "met"), (between("1.4", "1.6"), "NotRecorded", "NotRecorded"),
+     (between("1.5"), "NotRecorded", "NotRecorded"), (between("1.5", low_open=True), "met", "NotRecorded")],
+)  # fmt: skip
+def test_an_inr_between_the_two_limits_is_a_coagulopathy_that_may_be_corrected(inr, any_disorder, uncorrected):
+    snapshot = inferred(fact("inr", inr))
+    assert (says(snapshot, "Coagulopathy"), says(snapshot, "UncorrectedCoagulopathy")) == (any_disorder, uncorrected)
+
+
+@pytest.mark.parametrize(
+    ("of_type", "expected"),
+    [*((fact("ofType", f"OF{n}"), "NotRecorded") for n in range(1, 5)), (fact("ofType", "OF5"), "met"),
+     (fact("ofType", {"OF4", "OF5"}), "NotRecorded"), (fact("ofType", "OF5", absent=True), "NotRecorded")],
+)  # fmt: skip
+def test_of_the_of_types_only_the_fifth_is_unstable(of_type, expected):
+    assert says(inferred(of_type), "SpinalInstability") == expected
+
+
+@pytest.mark.parametrize(
+    ("percent", "expected"),
+    [(0, "not met"), ("0.1", "met"), (20, "met"), (between(0, 0), "not met"), (between(0, 5), "NotRecorded"),
+     (between(0, low_open=True), "met"), (between(None, 20), "NotRecorded")],
+)  # fmt: skip
+def test_a_percentage_of_the_canal_finds_a_compromise_or_rules_it_out(percent, expected):
+    assert says(inferred(fact("canalCompromisePercent", percent)), "CanalCompromise") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "finding", "said"),
+    [(fact("inr", "1.6"), "Coagulopathy", "absent"), (fact("ofType", "OF5"), "SpinalInstability", "absent"),
+     (fact("canalCompromisePercent", 0), "CanalCompromise", "present"),
+     (fact("canalCompromisePercent", 5), "CanalCompromise", "absent")],
+)  # fmt: skip
+def test_a_word_against_a_bridge_is_a_conflict(value, finding, said):
+    assert says(inferred(value, fact(finding, said)), finding) == "Conflicting"
+    assert says(inferred(value, fact(finding, said), bridges=False), finding) != "Conflicting"
+
+
+def test_a_canal_that_is_free_says_nothing_of_retropulsion_or_stenosis():
+    snapshot = inferred(fact("canalCompromisePercent", 0))
+    for finding in ("Retropulsion", "SpinalStenosis", "NeuralImpingement"):
+        assert says(snapshot, finding) == "NotRecorded"
+
+
+def test_a_corrected_coagulopathy_stands_beside_a_raised_inr():
+    snapshot = inferred(fact("inr", "1.6"), fact("UncorrectedCoagulopathy", "absent"))
+    assert (says(snapshot, "Coagulopathy"), says(snapshot, "UncorrectedCoagulopathy")) == ("met", "not met")
 
 
 def test_a_good_value_does_not_rule_the_finding_out():

@@ -125,7 +125,7 @@ def absolute(guideline: Guideline) -> list[Recommendation]:
     return [r for r in guideline.recommendations if r.effect == ABSOLUTE and not r.reading]
 
 
-WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g)]
+WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g) and g.eligible]
 
 
 @pytest.mark.parametrize("guideline", WITH_ABSOLUTE, ids=lambda g: g.id)
