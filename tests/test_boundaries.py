@@ -163,19 +163,18 @@ def test_two_of_four_are_enough_whatever_is_unknown_of_the_others():
 
 @pytest.mark.parametrize(
     ("inr", "uncorrected", "any_disorder"),
-    [("1.5", "NotRecorded", "NotRecorded"), ("1.51", "NotRecorded", "met"), ("1.8", "NotRecorded", "met"),
-     ("1.81", "met", "met"), (between("1.4", "1.6"), "NotRecorded", "NotRecorded"),
-     (between("1.7", "1.9"), "NotRecorded", "met")],
+    [("1.5", "NotRecorded", "NotRecorded"), ("1.8", "NotRecorded", "NotRecorded"), ("1.81", "met", "met"),
+     (between("1.7", "1.9"), "NotRecorded", "NotRecorded"), (between("1.8", low_open=True), "met", "met")],
 )  # fmt: skip
-def test_the_inr_bridges_in_the_clauses(inr, uncorrected, any_disorder):
+def test_the_inr_bridge_in_the_clauses(inr, uncorrected, any_disorder):
     of = changed(T4, fact("inr", inr, "2026-03-01"), without=["UncorrectedCoagulopathy", "Coagulopathy"])
     for id_, with_bridges in (("cms-l34228/LCD-R3", uncorrected), ("seed-guidelines/SEED-A2", any_disorder)):
         assert clause_says(of, id_) == with_bridges
         assert clause_says(of, id_, bridges=()) == "NotRecorded"
 
 
-def test_an_inr_of_1_6_against_a_screening_that_found_no_coagulopathy_is_a_conflict():
-    of = changed(T4, fact("inr", "1.6", "2026-03-01"))
+def test_an_inr_of_1_81_against_a_screening_that_found_no_coagulopathy_is_a_conflict():
+    of = changed(T4, fact("inr", "1.81", "2026-03-01"))
     assert clause_says(of, "seed-guidelines/SEED-A2") == "Conflicting"
     assert verdict(of, "seed-guidelines").verdict == "Undetermined"
 

@@ -1,7 +1,8 @@
 """Each guideline on small cases: a base, and what differs from it; its verdict written from the source.
 
 A file of ``tests/golden/guidelines`` holds the sections of a patient file (``patient``, ``facts``, ``lesion`` with its
-``level``, ``procedure``) as ``base``; a case merges its ``but`` into them, and ``null`` takes a fact away.
+``level``, ``procedure``) as ``base``; a case merges its ``but`` into them, and ``null`` takes a fact away. A case with
+``bridges: false`` is judged by what was said alone.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def judge(path: Path, case: Json, knowledge: Knowledge) -> Assessment:
         target = Path(folder) / "vignette.json"
         target.write_text(content, "utf-8")
         record = read_patient_file(target, knowledge)
-    answer = assess(record, knowledge=knowledge, guidelines=[path.stem], validate=False)
+    bridges = case.get("bridges", True)
+    answer = assess(record, knowledge=knowledge, guidelines=[path.stem], bridges=bridges, validate=False)
     return answer.cases[0].assessments[0]
 
 
@@ -80,7 +82,7 @@ CASES = [pytest.param(p, i, id=f"{p.stem}/{c['name']}") for p in FILES for i, c 
 def test_vignette(path: Path, index: int) -> None:
     """Verdict, truth of the named clauses, categories and readings."""
     want, got = load(path)["cases"][index], assessed(path)[index]
-    assert set(want) <= {"name", "but", "verdict", "because", "clauses", "categories", "readings"}
+    assert set(want) <= {"name", "but", "bridges", "verdict", "because", "clauses", "categories", "readings"}
     truths = {c.recommendation.clause: c.truth.words for c in got.clauses}
     found = {
         "verdict": got.verdict,
