@@ -237,7 +237,4 @@ def print_lint(console: Console, report: LintReport) -> None:
         console.print(str(finding), style=styles[finding.severity], markup=False)
     for code in sorted({f.code for f in report.findings}):
         console.print(f"{code}: {explained[code]}", style="dim", markup=False)
-    counts = [f"{sum(f.severity == s for f in report.findings)} {s}s" for s in styles]
-    console.print(
-        f"{len(report.guidelines)} guidelines: {', '.join(counts)}, {len(report.waived)} waived", markup=False
-    )
+    console.print(str(report), markup=False)

@@ -28,6 +28,10 @@ class LintReport:
         """Whether there is nothing that an author must look at."""
         return all(f.severity is Severity.NOTE for f in self.findings)
 
+    def __str__(self) -> str:
+        counts = [f"{sum(f.severity is s for f in self.findings)} {s}s" for s in Severity]
+        return f"{len(self.guidelines)} guidelines: {', '.join(counts)}, {len(self.waived)} waived"
+
 
 def lint(ids: Sequence[str] = (), file: Path | None = None) -> LintReport:
     """Lint the bundled guidelines, some of them, or those of a file that comes to the knowledge base.
