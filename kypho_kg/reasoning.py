@@ -33,6 +33,9 @@ from kypho_kg.store import Literal, Term, Triple, Triples
 from kypho_kg.vocabulary import DEFINITION, EQUIVALENT, KYPHO, OWL, RDF, RDFS, SKOS, SUBCLASS, TYPE, local
 
 MEMORY = "-Xmx2000M"
+_FEW = 500
+"""Up to this number of questions, Java's full compiler takes longer than it saves."""
+_BRIEF = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _THING, _NOTHING = OWL + "Thing", OWL + "Nothing"
 _ANNOTATIONS = frozenset(
     {DEFINITION, SKOS + "notation"}
@@ -264,7 +267,7 @@ def _satisfiable(
     """For each class, whether anything can belong to it."""
     asked = dict.fromkeys((_THING, *classes))
     with _file(knowledge, triples) as path:
-        output, errors = _run([f"-k<{c}>" for c in asked], path, timeout)
+        output, errors = _run([f"-k<{c}>" for c in asked], path, timeout, _BRIEF if len(asked) <= _FEW else ())
     if "InconsistentOntologyException" in errors:
         raise _Inconsistent
     answers = {iri: not negated for iri, negated in _ANSWER.findall(output)}
@@ -294,8 +297,8 @@ def _file(knowledge: Knowledge, triples: Iterable[Triple]) -> Iterator[Path]:
         yield path
 
 
-def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str]:
-    """Output and errors of HermiT on a file; its process group never outlives the call."""
+def _run(arguments: Sequence[str], path: Path, timeout: float, options: Sequence[str] = ()) -> tuple[str, str]:
+    """Output and errors of HermiT on a file, with options for Java; its process group never outlives the call."""
     owlready2 = importlib.util.find_spec("owlready2")
     if owlready2 is None or not owlready2.submodule_search_locations:
         raise EngineError("the reasoner is not installed: it comes with the package owlready2")
@@ -303,6 +306,7 @@ def _run(arguments: Sequence[str], path: Path, timeout: float) -> tuple[str, str
     return _java(
         [
             MEMORY,
+            *options,
             "-XX:-UsePerfData",  # leaves no file in the shared temporary directory
             f"-Djava.io.tmpdir={path.parent}",
             "-cp",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import tempfile
 import time
@@ -41,7 +42,7 @@ HEADER = """
 
 @functools.lru_cache(maxsize=2)  # with its imports each fills a good part of Java's memory
 def opened(path: Path) -> Any:
-    return owlapi.load(path)
+    return root() if path == ONTOLOGY / "kypho.ttl" else owlapi.load(path)
 
 
 @functools.cache
@@ -53,7 +54,7 @@ def root() -> Any:
 def whole() -> tuple[Any, float]:
     """HermiT on the classified classes of the ontology, ranges with names, and the seconds that it took."""
     axioms = owlapi.relevant(root())
-    turtle = owlapi.saved(axioms, "Turtle").partition("\n")[2]  # the empty prefix of an ontology without a name is no IRI
+    turtle = owlapi.saved(axioms, "Turtle").partition("\n")[2]  # without a prefix that is no IRI
     with tempfile.TemporaryDirectory() as folder:
         file, named = Path(folder) / "whole.ttl", Path(folder) / "named.ttl"
         file.write_text(turtle, "utf-8")
@@ -64,6 +65,16 @@ def whole() -> tuple[Any, float]:
         axioms = owlapi.load(named, {})
     start = time.perf_counter()
     return owlapi.classified("HermiT", axioms), time.perf_counter() - start
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room() -> Iterator[None]:
+    """Leave Java's memory to the next file: where it is short, Java spends minutes on freeing it."""
+    yield
+    for cached in (opened, root, whole):
+        cached.cache_clear()
+    gc.collect()
+    owlapi.java("java.lang.System").gc()
 
 
 def term(node: Term) -> rdflib.term.Node:
@@ -164,7 +175,9 @@ def statements(graph: Graph) -> frozenset[str]:
     )
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [n if n in {"Turtle", "FunctionalSyntax"} else pytest.param(n, marks=pytest.mark.slow) for n in FORMATS]
+)
 def test_saving_and_reading_again_loses_nothing(name: str) -> None:
     """Name, imports, annotations and axioms of every file are the same after it was saved and read again."""
     start = owlapi.load(ONTOLOGY / "kypho.ttl").getOWLOntologyManager()
@@ -212,15 +225,37 @@ def test_the_whole_is_classified(capsys: pytest.CaptureFixture[str]) -> None:
     assert owlapi.names(reasoner.getUnsatisfiableClasses()) == frozenset()
 
 
-def test_a_second_reasoner_finds_no_empty_class() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("guidelines"),
+        pytest.param("kypho", marks=pytest.mark.slow),  # half a minute or many, by the luck of the search
+    ],
+)
+def test_a_second_reasoner_finds_no_empty_class(name: str) -> None:
     """Openllet 2.6.5 fails on a few classes where ranges of numbers meet (Galigator/openllet#32) and so on the whole.
 
-    Its answer "empty" about any class counts; what it cannot answer must stay the exception.
+    Its answer "empty" about any class counts; what it cannot answer must stay the exception. After a failure it fails
+    on sound classes too, so it begins anew.
     """
-    axioms = owlapi.relevant(root())
-    broken, empty = owlapi.undecided_or_empty(owlapi.reasoner("Openllet", axioms))
+    axioms = owlapi.relevant(opened(ONTOLOGY / f"{name}.ttl"))
+    failure = owlapi.java("openllet.core.exceptions.InternalReasonerException")
+    classes = list(axioms.getClassesInSignature())
+    reasoner, broken, empty = owlapi.reasoner("Openllet", axioms), [], []
+    for cls in classes:
+        for last in (False, True):
+            try:
+                if not reasoner.isSatisfiable(cls):
+                    empty.append(str(cls))
+                break
+            except failure:
+                reasoner.dispose()
+                reasoner = owlapi.reasoner("Openllet", axioms)
+                if last:
+                    broken.append(str(cls))
+    reasoner.dispose()
     assert empty == []
-    assert len(broken) < 0.05 * axioms.getClassesInSignature().size()
+    assert len(broken) < 0.05 * len(classes)
 
 
 @pytest.mark.slow

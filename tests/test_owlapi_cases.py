@@ -34,7 +34,7 @@ pytestmark = pytest.mark.reasoner
 
 
 def _marked(path: str) -> object:
-    return path if path in CASES[:2] else pytest.param(path, marks=pytest.mark.slow)
+    return path if path in CASES[:1] else pytest.param(path, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("path", [_marked(p) for p in CASES])
