@@ -43,7 +43,7 @@ def _start() -> None:
     faulthandler.disable()  # Java uses the signals that it would report as crashes
     jpype.startJVM(
         str(library),
-        "-Xmx1500M",
+        "-Xmx3000M",
         "-Xrs",  # leaves Ctrl-C to pytest
         "-XX:-UsePerfData",
         "--enable-native-access=ALL-UNNAMED",

@@ -228,7 +228,8 @@ def test_the_whole_is_classified(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("guidelines"),
+        "guidelines/cms-l34228",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("guidelines/cms-l38213", "guidelines/evicore-cmm-607")),
         pytest.param("kypho", marks=pytest.mark.slow),  # half a minute or many, by the luck of the search
     ],
 )
