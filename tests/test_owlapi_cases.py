@@ -33,11 +33,8 @@ CASES = (
 pytestmark = pytest.mark.reasoner
 
 
-def _marked(path: str) -> object:
-    return path if path in CASES[:1] else pytest.param(path, marks=pytest.mark.slow)
-
-
-@pytest.mark.parametrize("path", [_marked(p) for p in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CASES)
 def test_two_reasoners_and_we_agree(path: str, knowledge: Knowledge, tmp_path: Path) -> None:
     record = read_patient_file(EXAMPLES / f"{path}.yaml", knowledge)
     answer = assess(record, knowledge=knowledge, validate=False)
