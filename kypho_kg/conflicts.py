@@ -166,10 +166,9 @@ def _fire(conflict: Conflict, assessments: Sequence[Assessment], topic: _Topic) 
         if s.stance is not Stance.OPEN:
             said.setdefault(s.guideline, s.stance)
     stances = set(said.values())
-    opposed = Stance.OPPOSES in stances and len(stances) > 1
-    graded = Stance.CAUTIONS in stances and len(stances) > 1
-    if not (opposed or graded):
+    if len(stances) < 2 or stances.isdisjoint({Stance.OPPOSES, Stance.CAUTIONS}):
         return None
+    opposed = Stance.OPPOSES in stances
     return Firing(conflict, opposed, tuple(sorted(stands, key=lambda s: list(Stance).index(s.stance))))
 
 
