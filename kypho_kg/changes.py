@@ -12,7 +12,7 @@ from kypho_kg.candidacy import CaseAnswer, assess
 from kypho_kg.catalogue import condition_lines
 from kypho_kg.comparison import Change, ClauseChange, Comparison, Flip, Use, flips
 from kypho_kg.errors import Problem, UsageError
-from kypho_kg.guidelines import Guideline, Recommendation
+from kypho_kg.guidelines import Recommendation
 from kypho_kg.intake import read_records
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.lint import LOAD_CODES, RULES, LintReport
@@ -93,14 +93,10 @@ def print_flips(console: Console, files: Sequence[Path] | None, found: Sequence[
         return
     console.print(f"\n{len(found)} of the cases of {len(files)} files differ", style="bold")
     for f in found:
-        words = f"{_words(f.left.guideline, f.left.verdict)} -> {_words(f.right.guideline, f.right.verdict)}"
+        words = f"{f.left.guideline.words(f.left.verdict)} -> {f.right.guideline.words(f.right.verdict)}"
         console.print(f"{f.case.record.patient}, lesion {f.case.lesion.id}: {words}", markup=False)
         for c in f.by:
             console.print(f"    {c.recommendation.id} {c.recommendation.label}: {c.truth.words}", markup=False)
-
-
-def _words(guideline: Guideline, verdict: str) -> str:
-    return guideline.wording.get(verdict, verdict)
 
 
 # -- two guidelines

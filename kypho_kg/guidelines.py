@@ -106,6 +106,10 @@ class Guideline:
         """Whether a clause that a verdict or rating can rest on was never read at any source."""
         return any(r.mark == UNVERIFIED and r.effect in {*DECIDING, WITHIN, RATES} for r in self.recommendations)
 
+    def words(self, verdict: str) -> str:
+        """A verdict in the words of its layer."""
+        return self.wording.get(verdict, verdict)
+
     @property
     def is_policy(self) -> bool:
         """Whether it binds in some places or for some payers only."""

@@ -139,7 +139,7 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
         "layer": a.guideline.layer,
         "in_force": a.in_force,
         "verdict": a.verdict,
-        "wording": a.guideline.wording.get(a.verdict, a.verdict),
+        "wording": a.guideline.words(a.verdict),
         "reachable": list(a.conclusion.reachable),
         "categories": list(a.categories),
         "ratings": [

@@ -89,7 +89,7 @@ def said(a: Assessment) -> str:
     """The verdict in the words of its layer; of a panel, the category."""
     if no_candidate_either_way(a):
         return "cannot say which, but no candidate either way"
-    words = a.guideline.wording.get(a.verdict, a.verdict)
+    words = a.guideline.words(a.verdict)
     if a.verdict == "Rated":
         rated = dict.fromkeys(r.words for _, r in a.ratings if r.category in a.categories)
         return ", ".join(rated) or ("no scenario fits" if not a.ratings else "what is proposed is not rated")
@@ -110,7 +110,7 @@ def _cell(a: Assessment) -> Text:
 def bridge_words(a: Assessment) -> str:
     """The bridges that the clauses used, and the verdict without them where it is another."""
     without = a.unbridged.verdict if a.unbridged else a.verdict
-    words = a.guideline.wording.get(without, without) if without != a.verdict else ""
+    words = a.guideline.words(without) if without != a.verdict else ""
     return "by bridge: " + ", ".join(a.bridges) + (f"; without it: {words}" if words else "")
 
 
@@ -124,18 +124,14 @@ def bridge_lines(cases: Sequence[CaseAnswer]) -> Iterator[str]:
 
 def beside_lines(a: Assessment) -> Iterator[tuple[str, str]]:
     """What stands beside a verdict and is never hidden by it: readings, assumptions, unread clauses."""
-
-    def say(verdict: str) -> str:
-        return a.guideline.wording.get(verdict, verdict)
-
     if a.reading:
         yield f"in the reading '{a.reading}'", ""
     for name, c in a.readings.items():
         if c.verdict != a.verdict:
-            yield f"reading '{name or 'main'}': {say(c.verdict)}", ""
+            yield f"reading '{name or 'main'}': {a.guideline.words(c.verdict)}", ""
     if a.assumed:
         verdict = a.assumed.conclusion.verdict
-        yield f"assumed ({', '.join(a.assumed.policies)}): {say(verdict)}", STYLES.get(verdict, "")
+        yield f"assumed ({', '.join(a.assumed.policies)}): {a.guideline.words(verdict)}", STYLES.get(verdict, "")
     unverified = sum(c.recommendation.mark == UNVERIFIED for c in a.clauses)
     if unverified:
         yield f"{unverified} of {len(a.clauses)} clauses were never read at any source", "yellow"

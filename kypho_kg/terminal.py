@@ -136,14 +136,9 @@ def source_words(a: Assessment) -> str:
 
 def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
     """The verdict in the words of its layer, its alternatives beside it, and what it can still become."""
-    words = a.guideline.wording
-
-    def say(verdict: str) -> str:
-        return words.get(verdict, verdict)
-
-    lines = [(say(a.verdict).upper(), STYLES.get(a.verdict, ""))]
+    lines = [(a.guideline.words(a.verdict).upper(), STYLES.get(a.verdict, ""))]
     if len(a.conclusion.reachable) > 1:
-        lines.append(("can become: " + "; ".join(map(say, a.conclusion.reachable)), "dim"))
+        lines.append(("can become: " + "; ".join(map(a.guideline.words, a.conclusion.reachable)), "dim"))
     if no_candidate_either_way(a):
         lines.append(("no candidate either way", ""))
     lines += [(f"rated: {c}", "") for c in a.categories]
