@@ -109,6 +109,8 @@ class CaseAnswer:
     in_session: bool
     snapshot: Snapshot
     assessments: tuple[Assessment, ...]
+    bridged: bool = True
+    """Whether bridges may make one feature count as another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def assess(
         snapshot,
         assumed=infer(record, k, day, bridges=active, policies=policies) if policies else None,
         unbridged=infer(record, k, day, bridges=()) if _bridged(snapshot, active) else None,
+        bridged=bridges,
     )
     read_as = _readings(k, readings)
     cases = tuple(_case(record, x, views, policies, chosen, place, read_as) for x in record.lesions)
@@ -189,6 +192,7 @@ class _Views:
     judged: Snapshot
     assumed: Snapshot | None
     unbridged: Snapshot | None
+    bridged: bool
 
 
 def _bridged(snapshot: Snapshot, bridges: Iterable[Bridge]) -> bool:
@@ -243,7 +247,7 @@ def _case(
                 techniques,
             )
         )
-    return CaseAnswer(record, lesion, in_session, snapshot, tuple(assessments))
+    return CaseAnswer(record, lesion, in_session, snapshot, tuple(assessments), views.bridged)
 
 
 def _variants(

@@ -7,6 +7,7 @@ they hold the same triples then.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -16,18 +17,23 @@ from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult
 from kypho_kg.classification import lesion_types
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
-from kypho_kg.explanation import deciding
+from kypho_kg.explanation import explain
+from kypho_kg.missing import Missing
+from kypho_kg.reasons import deciding, near_misses, reasons_of
 from kypho_kg.record import LESION, PROCEDURE, Fact, Polarity, Range, Record
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.state import Gap, Resolved
 from kypho_kg.store import Literal, Triple
 from kypho_kg.verdicts import Conclusion
 from kypho_kg.vocabulary import HAS_FINDING, KYPHO, SKOS, TYPE, XSD, local
+from kypho_kg.words import cells_words
 
 ASSERTED = "urn:kypho:graph:asserted"
 INFERRED = "urn:kypho:graph:inferred"
 JUDGED = "urn:kypho:graph:judged"
 
+MOST_POSSIBLE = 8
+"""Possible sets that are written of each verdict, the smallest first."""
 _FACT_OF = "http://www.w3.org/ns/prov#wasDerivedFrom"
 _TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTruth"}
 
@@ -150,15 +156,62 @@ class _Writer:
     # -- judged
 
     def judged(self) -> Iterator[Triple]:
-        """What each guideline says of each case, clause by clause."""
-        for case in self.answer.cases:
+        """What each guideline says of each case, clause by clause, and what would settle it."""
+        for explained in explain(self.answer):
+            case = explained.case
+            yield from self._links(
+                str(graph.case_iri(self.record, case.lesion.id)), KYPHO + "leavesUnread", explained.unread
+            )
             for assessment in case.assessments:
                 yield from self._assessment(case, assessment)
+                found = explained.missing(assessment)
+                if found is not None:
+                    yield from self._settling(self._node(case, assessment), found)
+
+    def _node(self, case: CaseAnswer, a: Assessment) -> str:
+        return f"{graph.case_iri(self.record, case.lesion.id)}/assessment/{a.guideline.id}"
+
+    def _settling(self, node: str, found: Missing) -> Iterator[Triple]:
+        """The sets of features that would settle a verdict, as far as they are told."""
+        k = self.answer.knowledge
+        yield node, KYPHO + "searchWasExact", Literal(str(found.exact).lower(), XSD + "boolean")
+        for number, some in enumerate(found.decisive, start=1):
+            named = f"{node}/decisive/{number}"
+            yield node, KYPHO + "hasSettlingSet", named
+            yield named, TYPE, KYPHO + "DecisiveSet"
+            yield named, KYPHO + "numberOfFeatures", Literal(str(len(some)), XSD + "integer")
+            for v in some:
+                yield from self._wanted(named, v.subject, v.feature)
+        told = Counter[str]()
+        for possible in found.possible:
+            told[possible.verdict] += 1
+            if told[possible.verdict] > MOST_POSSIBLE:
+                continue
+            named = f"{node}/possible/{possible.verdict}/{told[possible.verdict]}"
+            yield node, KYPHO + "hasSettlingSet", named
+            yield named, TYPE, KYPHO + "PossibleSet"
+            yield named, KYPHO + "numberOfFeatures", Literal(str(len(possible.features)), XSD + "integer")
+            yield named, KYPHO + "settlesAs", KYPHO + possible.verdict
+            for wanted in possible.ways[0]:
+                v = wanted.variable
+                yield from self._wanted(named, v.subject, v.feature, cells_words(k, wanted))
+
+    def _wanted(self, some: str, subject: str, feature: str, values: str = "") -> Iterator[Triple]:
+        node = f"{some}/{subject.replace(':', '/')}/{local(feature)}"
+        yield some, KYPHO + "hasSettlingFeature", node
+        yield node, TYPE, KYPHO + "SettlingFeature"
+        yield node, KYPHO + "feature", feature
+        yield node, KYPHO + "aboutSubject", self._subject(subject)
+        if values:
+            yield node, KYPHO + "statedWords", Literal(values)
 
     def _assessment(self, case: CaseAnswer, a: Assessment) -> Iterator[Triple]:
-        whole = str(graph.case_iri(self.record, case.lesion.id))
-        node = f"{whole}/assessment/{a.guideline.id}"
+        whole, node = str(graph.case_iri(self.record, case.lesion.id)), self._node(case, a)
         yield from _conclusion(node, whole, a, a.conclusion)
+        for name in a.bridges:
+            yield node, KYPHO + "usesBridge", self.answer.knowledge.bridges[name].iri
+        if a.unbridged:
+            yield node, KYPHO + "verdictWithoutBridges", KYPHO + a.unbridged.verdict
         if a.reading:
             yield node, KYPHO + "inVariant", self._reading(a, a.reading)
         for reading, conclusion in a.readings.items():
@@ -173,14 +226,14 @@ class _Writer:
                 yield variant, KYPHO + "inVariant", self.answer.knowledge.policy(name).iri
             yield from self._links(variant, _FACT_OF, a.assumed.assumptions)
         for clause in a.counted:
-            yield from self._clause(f"{node}/{clause.recommendation.clause}", node, clause)
+            yield from self._clause(f"{node}/{clause.recommendation.clause}", node, clause, case.snapshot)
 
     def _reading(self, a: Assessment, name: str) -> str:
         t = self.answer.knowledge.triples
         known = set(t.subjects(TYPE, KYPHO + "Reading"))
         return next(iri for iri in t.subjects(SKOS + "notation", Literal(name)) if iri in known)
 
-    def _clause(self, node: str, assessment: str, clause: ClauseResult) -> Iterator[Triple]:
+    def _clause(self, node: str, assessment: str, clause: ClauseResult, snapshot: Snapshot) -> Iterator[Triple]:
         yield assessment, KYPHO + "considers", clause.recommendation.iri
         yield assessment, KYPHO + "hasClauseTruth", node
         yield node, TYPE, KYPHO + "ClauseTruth"
@@ -190,6 +243,18 @@ class _Writer:
         if clause.truth is not Truth.UNKNOWN:
             for leaf in deciding(clause.proof):
                 yield from self._links(node, KYPHO + "restsOnFact", leaf.facts)
+            for number, reason in enumerate(reasons_of(snapshot, clause).sets, start=1):
+                named = f"{node}/reason/{number}"
+                yield node, KYPHO + "hasReason", named
+                yield named, TYPE, KYPHO + "ClauseReason"
+                yield from sorted(self._links(named, KYPHO + "restsOnFact", reason))
+            for number, leaf in enumerate(near_misses(clause.proof), start=1):
+                if leaf.distance is not None:
+                    named = f"{node}/near-miss/{number}"
+                    yield node, KYPHO + "hasNearMiss", named
+                    yield named, TYPE, KYPHO + "NearMiss"
+                    yield named, KYPHO + "feature", leaf.criterion.term
+                    yield named, KYPHO + "distanceToLimit", _decimal(abs(leaf.distance))
             return
         points = dict.fromkeys(map(_point, clause.proof.unknown_leaves()))
         for number, (subject, feature, gap) in enumerate(points, start=1):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kypho_kg.criteria import Criterion, Op
-from kypho_kg.explanation import asked_words
 from kypho_kg.guidelines import EFFECTS, UNVERIFIED, Guideline, Recommendation
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.vocabulary import KYPHO, local
+from kypho_kg.words import asked_words
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,7 +17,7 @@ import typer
 
 from kypho_kg import __version__
 from kypho_kg.cli_knowledge import guidelines_app, ontology_app
-from kypho_kg.cli_shared import Format, FormatOpt, QueryFormat, QueryFormatOpt, report_problems, say_problems
+from kypho_kg.cli_shared import QueryFormat, QueryFormatOpt, report_problems, say_problems, write_text
 from kypho_kg.cli_shared import console as _console
 from kypho_kg.cli_shared import knowledge as _knowledge
 from kypho_kg.cli_shared import print_json as _print_json
@@ -45,6 +45,14 @@ class AssessFormat(StrEnum):
     TABLE = "table"
     JSON = "json"
     OWL = "owl"
+
+
+class ExplainFormat(StrEnum):
+    """Output formats of ``explain``."""
+
+    TABLE = "table"
+    JSON = "json"
+    MARKDOWN = "md"
 
 
 Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
@@ -213,10 +221,13 @@ def explain(
     assume: Assume = None,
     reading: ReadingOpt = None,
     no_bridge: NoBridge = False,
-    format_: FormatOpt = Format.TABLE,
+    format_: Annotated[
+        ExplainFormat, typer.Option("--format", help="table, json or md (Markdown).")
+    ] = ExplainFormat.TABLE,
 ) -> None:
-    """Show the full proof of one guideline: every clause down to the facts, and what is missing."""
-    from kypho_kg import report, terminal
+    """Show the full proof of one guideline, what is missing, and what would change its verdict."""
+    from kypho_kg import narrative, report, terminal
+    from kypho_kg.explanation import Explained
 
     answers, problems = _assess(
         file,
@@ -242,11 +253,51 @@ def explain(
         )
         say_problems(problems)
         raise UsageError(f"no such lesion; the record has: {known or 'none'}")
-    if format_ is Format.JSON:
-        _print_json([report.case_json(a, c) for a, c in found])
+    explained = [Explained(a, c) for a, c in found]
+    if format_ is ExplainFormat.JSON:
+        _print_json([report.case_json(e, whole=True) for e in explained])
+    elif format_ is ExplainFormat.MARKDOWN:
+        for e in explained:
+            title, a = terminal.case_title(e.knowledge, e.answer, e.case), e.case.assessments[0]
+            lines = [line for line, _ in terminal.heading_lines(e, a)]
+            typer.echo(narrative.markdown(title, lines, narrative.narrate(e, a), terminal.footer(e.answer)))
     else:
-        for answer, case in found:
-            terminal.print_explanation(_console(), answer, case, case.assessments[0])
+        for e in explained:
+            terminal.print_explanation(_console(), e, e.case.assessments[0])
+    report_problems(problems)
+
+
+@app.command("next")
+def next_(
+    file: Annotated[list[Path], typer.Argument(help="Patient file; several of one patient are merged.")],
+    lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion; all by default.")] = None,
+    guideline: GuidelineIds = None,
+    as_of: AsOf = None,
+    with_: With = None,
+    state: StateOpt = None,
+    payer: PayerOpt = None,
+    no_bridge: NoBridge = False,
+    most: Annotated[int, typer.Option("--most", min=1, help="Features in the form.")] = 12,
+    form: Annotated[
+        Path | None, typer.Option("--form", help="Write a form with the features left blank, for --with.")
+    ] = None,
+) -> None:
+    """Show what to find out next, over all guidelines, and what they disagree on."""
+    from kypho_kg import narrative, next_steps, terminal
+    from kypho_kg.explanation import explain as explained_of
+
+    answers, problems = _assess(file, as_of, with_, state, guidelines=guideline, bridges=not no_bridge, payer=payer)
+    cases = [e for a in (answers if lesion is None else _only(answers, lesion)) for e in explained_of(a)]
+    if form and len(cases) != 1:
+        raise UsageError(f"--form is for one lesion, and there are {len(cases)}: name one with --lesion")
+    console = _console()
+    for e in cases:
+        console.print(terminal.case_title(e.knowledge, e.answer, e.case), style="bold", markup=False, highlight=False)
+        terminal.print_sections(console, narrative.narrate_case(e))
+        if form:
+            write_text(form, next_steps.fragment(e.case, e.steps[:most]))
+    if answers:
+        console.print(terminal.footer(answers[0]), style="dim", markup=False, highlight=False)
     report_problems(problems)
 
 

@@ -9,9 +9,10 @@ from enum import StrEnum
 
 from kypho_kg.candidacy import Assessment, CaseAnswer, ClauseResult
 from kypho_kg.criteria import Criterion, Op
-from kypho_kg.explanation import asked_words, decisive_clauses
 from kypho_kg.guidelines import Guideline, Recommendation
 from kypho_kg.knowledge import Knowledge
+from kypho_kg.reasons import decisive_clauses
+from kypho_kg.words import asked_words
 
 
 def canonical(c: Criterion) -> tuple[object, ...]:

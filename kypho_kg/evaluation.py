@@ -44,7 +44,7 @@ class Proof:
     gap: Gap | None = None
     """Of an unknown leaf or an open band: the cause."""
     distance: Decimal | None = None
-    """Of a quantity with an exact value: by how much it is on the right (positive) or wrong side of the limit."""
+    """Of a quantity: how far its value, or the nearest end of its range, is on the right (positive) or wrong side."""
 
     def leaves(self) -> Iterator[Proof]:
         """The atoms of the tree."""
@@ -162,11 +162,10 @@ class Evaluator:
         asked, value = c.range, state.value
         assert asked is not None
         if isinstance(value, Range):
-            distance = None if value.exact is None else _distance(value.exact, asked)
             if value.within(asked):
-                return Proof(c, Truth.MET, subject=subject, facts=state.facts, distance=distance)
+                return Proof(c, Truth.MET, subject=subject, facts=state.facts, distance=_margin(value, asked))
             if value.intersection(asked) is None:
-                return Proof(c, Truth.NOT_MET, subject=subject, facts=state.facts, distance=distance)
+                return Proof(c, Truth.NOT_MET, subject=subject, facts=state.facts, distance=_lack(value, asked))
             return Proof(c, Truth.UNKNOWN, subject=subject, facts=state.facts, gap=Gap(Cause.IMPRECISE, state.facts))
         gap = state.gap
         counterpart = self.snapshot.knowledge.features[c.term].counterpart
@@ -177,12 +176,21 @@ class Evaluator:
         return Proof(c, Truth.UNKNOWN, subject=subject, facts=gap.facts, gap=gap)
 
 
-def _distance(value: Decimal, asked: Range) -> Decimal | None:
-    """How far a value lies inside (positive) or outside (negative) of the nearest limit, where there is one."""
-    margins = [value - asked.low] if asked.low is not None else []
-    if asked.high is not None:
-        margins.append(asked.high - value)
+def _margin(value: Range, asked: Range) -> Decimal | None:
+    """How far all of a value lies inside of the nearest limit, where there is one."""
+    margins = [] if asked.low is None or value.low is None else [value.low - asked.low]
+    if asked.high is not None and value.high is not None:
+        margins.append(asked.high - value.high)
     return min(margins, default=None)
+
+
+def _lack(value: Range, asked: Range) -> Decimal | None:
+    """How far a value lies outside of the nearest limit, as a negative number or 0 at a limit that does not count."""
+    if asked.low is not None and value.high is not None and value.high <= asked.low:
+        return value.high - asked.low
+    if asked.high is not None and value.low is not None and value.low >= asked.high:
+        return asked.high - value.low
+    return None
 
 
 def lesion_subject(id_: str) -> str:

@@ -102,12 +102,12 @@ def _close_values(snapshot: Snapshot, added: tuple[Fact, ...]) -> tuple[Snapshot
             present = snapshot.supports(subject, axiom.finding)
             if state.value == frozenset({axiom.value}):
                 source = Source(f"closure: {k.label(axiom.value)} excludes {k.label(axiom.finding)}")
-                new.append(
-                    Fact(
-                        subject, axiom.finding, polarity=Polarity.ABSENT, source=source,
-                        rule=VALUE_CLOSURE, premises=state.facts, timeless=True,
-                    )
+                premises = (*state.facts, *state.ruled_out.values())
+                fact = Fact(
+                    subject, axiom.finding, polarity=Polarity.ABSENT, source=source,
+                    rule=VALUE_CLOSURE, premises=premises, timeless=True,
                 )  # fmt: skip
+                new.extend([fact] if fact not in added else [])
             if present:
                 barred.append((subject, axiom.choice, replace(present[0], value=axiom.value)))
     if new:

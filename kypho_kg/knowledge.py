@@ -60,6 +60,8 @@ class Feature:
     """Days after which a fact is stale; ``None`` is never."""
     acquisition: str = ""
     burden: int = 0
+    changes: str = ""
+    """``CanChange``, ``OnlyIncreases`` or ``CannotChange``."""
     order_suffices: bool = False
     derived_by: str = ""
     derived_from: str = ""
@@ -296,6 +298,7 @@ class Knowledge:
             lookback=t.whole_number(iri, KYPHO + "lookbackDays"),
             acquisition=acquisition,
             burden=t.whole_number(acquisition, KYPHO + "burden") or 0,
+            changes=local(t.resource(iri, KYPHO + "changeability") or ""),
             order_suffices=t.text(iri, KYPHO + "satisfiedByOrder") == "true",
             derived_by=local(t.resource(iri, KYPHO + "derivedBy") or ""),
             derived_from=t.resource(iri, KYPHO + "derivedFrom") or "",

@@ -46,6 +46,7 @@ _OWL_TYPES = frozenset(
     ).split()
 )
 _BEARERS = frozenset({LESION, PATIENT, PROCEDURE})
+_CHANGEABILITIES = frozenset({"CanChange", "OnlyIncreases", "CannotChange"})
 _RULES = frozenset({"Latest", "HighestInWindow", "LowestInWindow"})
 _DERIVATIONS = frozenset(
     {"", "DifferenceOfDates", "CountOfLesions", "CountOfSessionLevels", "TrendOfSeries", "ScoreTotal"}
@@ -165,6 +166,8 @@ def _feature(k: Knowledge, f: Feature) -> Iterator[str]:
         yield f"{f.name}: needs a label"
     if not f.acquisition or not f.burden:
         yield f"{f.name}: needs a way of acquisition with a burden"
+    if f.changes not in _CHANGEABILITIES:
+        yield f"{f.name}: needs a changeability: {', '.join(sorted(_CHANGEABILITIES))}"
     if f.rule != "Latest" and f.kind is not Op.QUANTITY:
         yield f"{f.name}: the selection rule {f.rule} is for quantities"
     if f.rule not in _RULES:

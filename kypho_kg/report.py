@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, cautions, documentation
+from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, cautions, documentation
 from kypho_kg.classification import lesion_types
 from kypho_kg.conflicts import Firing, conflicts_of
-from kypho_kg.criteria import Op
 from kypho_kg.errors import Problem
-from kypho_kg.evaluation import Proof, Truth
-from kypho_kg.explanation import Need, needs, range_json
+from kypho_kg.evaluation import Truth
+from kypho_kg.explanation import Explained, Need, explain
+from kypho_kg.flips import Flip, nearest
 from kypho_kg.guidelines import UNVERIFIED
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import LESION, PROCEDURE, Cause, Fact, Range, TimeSpan
+from kypho_kg.missing import Missing, Wanted
+from kypho_kg.next_steps import Step
+from kypho_kg.proof_json import atom_json, clause_json, fact_json, value_json
+from kypho_kg.reasons import untouched_clauses
+from kypho_kg.record import LESION, PROCEDURE, Range
 from kypho_kg.vocabulary import local
+from kypho_kg.words import cells_words, range_json
 
 Json = dict[str, Any]
 
@@ -39,7 +45,7 @@ def answers_json(answers: Sequence[Answer], rejected: Iterable[Problem], softwar
             "bridges": answers[0].bridged if answers else True,
         },
         "disclaimer": DISCLAIMER,
-        "cases": [case_json(a, c) for a in answers for c in a.cases],
+        "cases": [case_json(e) for a in answers for e in explain(a)],
         "without_case": [
             {"patient": a.record.patient, "reason": "the record has no vertebral lesion, so there is no case"}
             for a in answers
@@ -49,15 +55,18 @@ def answers_json(answers: Sequence[Answer], rejected: Iterable[Problem], softwar
     }
 
 
-def case_json(answer: Answer, case: CaseAnswer) -> Json:
-    """One lesion of one patient under every guideline."""
-    k = answer.knowledge
+def case_json(explained: Explained, *, whole: bool = False) -> Json:
+    """One lesion of one patient under every guideline.
+
+    :param whole: also what would flip each verdict, and every possible set.
+    """
+    k, answer, case = explained.knowledge, explained.answer, explained.case
     procedure: Json | None = None
     if answer.record.procedure:
         p = answer.record.procedure
         technique = case.snapshot.value(PROCEDURE, k.by_name["technique"].iri).value
         procedure = {
-            "technique": _value_json(technique),
+            "technique": value_json(technique),
             "in_session": case.in_session,
             "lesions": None if p.lesions is None else list(p.lesions),
             "service_date": str(p.service_date) if p.service_date else None,
@@ -78,10 +87,59 @@ def case_json(answer: Answer, case: CaseAnswer) -> Json:
             ],
         },
         "procedure": procedure,
-        "ignored": [{**_fact_json(k, f), "because": why} for f, why in case.snapshot.ignored],
-        "stale": [{**_fact_json(k, f), "lookback_days": k.features[f.feature].lookback} for f in case.snapshot.stale],
+        "ignored": [{**fact_json(k, f), "because": why} for f, why in case.snapshot.ignored],
+        "stale": [{**fact_json(k, f), "lookback_days": k.features[f.feature].lookback} for f in case.snapshot.stale],
         "conflicts": [_firing_json(f) for f in conflicts_of(k, case)],
-        "assessments": [assessment_json(k, a) for a in case.assessments],
+        "unread": [fact_json(k, f) for f in explained.unread],
+        "next": [_step_json(k, s) for s in explained.steps],
+        "unobtainable": [
+            {
+                "subject": u.subject,
+                "feature": u.feature.name,
+                "reason": u.reason,
+                "instead": [{"subject": s, "feature": local(f)} for s, f in u.instead],
+            }
+            for u in explained.unobtainable
+        ],
+        "disagreement": _disagreement_json(explained),
+        "assessments": [assessment_json(explained, a, whole=whole) for a in case.assessments],
+    }
+
+
+def _step_json(k: Knowledge, step: Step) -> Json:
+    return {
+        "subject": step.subject,
+        "feature": step.feature.name,
+        "label": step.feature.plain,
+        "acquisition": k.label(step.feature.acquisition),
+        "burden": step.feature.burden,
+        "causes": [str(c) for c in step.causes],
+        "worth": round(step.worth, 4),
+        "settles": list(step.settles),
+        "may_settle": list(step.may_settle),
+        "needed": list(step.needed),
+    }
+
+
+def _disagreement_json(explained: Explained) -> Json:
+    found = explained.disagreement
+    return {
+        "clusters": [
+            {
+                "side": str(cluster.side),
+                "guidelines": [
+                    {
+                        "guideline": m.assessment.guideline.id,
+                        "verdict": m.assessment.verdict,
+                        "clauses": [c.recommendation.id for c in m.clauses],
+                    }
+                    for m in cluster.members
+                ],
+            }
+            for cluster in found.clusters
+        ],
+        "separating": [local(f) for f in found.separating],
+        "exact": found.exact,
     }
 
 
@@ -97,7 +155,7 @@ def _firing_json(f: Firing) -> Json:
                 "clause": s.clause.recommendation.id,
                 "stance": str(s.stance),
                 "position": local(s.position.iri),
-                "turns_on": [{**_atom_json(t.proof), "negated": t.negated} for t in s.turns_on],
+                "turns_on": [{**atom_json(t.proof), "negated": t.negated} for t in s.turns_on],
             }
             for s in f.stands
         ],
@@ -120,18 +178,19 @@ def level_words(k: Knowledge, case: CaseAnswer) -> str:
     return " or ".join(names)
 
 
-def assessment_json(k: Knowledge, a: Assessment) -> Json:
+def assessment_json(explained: Explained, a: Assessment, *, whole: bool = False) -> Json:
     """One case under one guideline."""
+    k = explained.knowledge
     met, unknown = cautions(a)
     complete, missing = documentation(a)
-    wanted = needs(k, a)
+    found = explained.missing(a)
     assumed: Json | None = None
     if a.assumed:
         assumed = {
             "policies": list(a.assumed.policies),
             "verdict": a.assumed.conclusion.verdict,
             "reachable": list(a.assumed.conclusion.reachable),
-            "assumptions": [_fact_json(k, f) for f in a.assumed.assumptions],
+            "assumptions": [fact_json(k, f) for f in a.assumed.assumptions],
         }
     return {
         "guideline": a.guideline.id,
@@ -164,9 +223,62 @@ def assessment_json(k: Knowledge, a: Assessment) -> Json:
         "without_bridges": (
             {"verdict": a.unbridged.verdict, "reachable": list(a.unbridged.reachable)} if a.unbridged else None
         ),
-        "missing": [{"kind": "decisive", "minimal": False, "needs": [_need_json(n) for n in wanted]}] if wanted else [],
-        "clauses": [clause_json(k, c) for c in a.clauses],
+        "untouched": [c.recommendation.id for c in untouched_clauses(a)],
+        "ends": list(found.reachable) if found else [a.verdict],
+        "missing": list(_missing_json(explained, a, found, whole=whole)) if found else [],
+        **({"flips": [_flip_json(k, f) for f in explained.flips(a)]} if whole else {}),
+        "clauses": [clause_json(k, c, explained.case.snapshot) for c in a.clauses],
     }
+
+
+MOST_TOLD = 5
+"""Possible sets that are told of each verdict where not all are asked for."""
+
+
+def _missing_json(explained: Explained, a: Assessment, found: Missing, *, whole: bool) -> Iterator[Json]:
+    """The sets of features that settle a verdict; where there is no decisive one, all that is unknown."""
+    k = explained.knowledge
+    needs = {(n.subject, n.feature): n for n in explained.needs(a)}
+    if not found.decisive and needs:
+        row = {
+            "minimal": False,
+            "exact": found.exact,
+            "left_open": [],
+            "needs": [_need_json(n) for n in needs.values()],
+        }
+        yield {"kind": "unknown", **row}
+    for some in found.decisive:
+        wanted = (explained.need(a, v.subject, v.feature) for v in some)
+        row = {"minimal": True, "exact": found.exact, "left_open": [local(b) for b in found.bands]}
+        yield {"kind": "decisive", **row, "needs": [_need_json(n) for n in wanted]}
+    told = Counter[str]()
+    for possible in found.possible:
+        told[possible.verdict] += 1
+        if whole or told[possible.verdict] <= MOST_TOLD:
+            yield {
+                "kind": "possible",
+                "minimal": True,
+                "exact": found.exact,
+                "verdict": possible.verdict,
+                "ways": [[_wanted_json(k, w) for w in way] for way in possible.ways],
+            }
+
+
+def _flip_json(k: Knowledge, flip: Flip) -> Json:
+    ways = [[_wanted_json(k, w) for w in way] for way in flip.ways]
+    return {"verdict": flip.verdict, "changes": flip.changes, "exact": flip.exact, "ways": ways}
+
+
+def _wanted_json(k: Knowledge, wanted: Wanted) -> Json:
+    """A feature with the values that will do, and for a number by how much it must change."""
+    v = wanted.variable
+    row: Json = {"subject": v.subject, "feature": local(v.feature), "values": cells_words(k, wanted)}
+    if v.value is not None:
+        row["now"] = value_json(v.value)
+    step = nearest(wanted)
+    if step is not None:
+        row["by"] = range_json(Range.exactly(step[1] - step[0]))
+    return row
 
 
 def _need_json(need: Need) -> Json:
@@ -178,123 +290,3 @@ def _need_json(need: Need) -> Json:
         "acquisition": need.acquisition,
         "obtainable": need.obtainable,
     }
-
-
-def clause_json(k: Knowledge, clause: ClauseResult) -> Json:
-    """One clause with its proof."""
-    r = clause.recommendation
-    row: Json = {
-        "id": r.id,
-        "effect": r.effect,
-        "label": r.label,
-        "truth": clause.truth.words,
-        "cause": cause_of(clause.proof),
-        "verification": r.mark,
-        "citation": r.citation,
-        "url": r.url,
-    }
-    for key, value in (
-        ("reading", r.reading),
-        ("conjunct_of", r.conjunct_of),
-        ("due", r.due),
-        ("strength", r.strength),
-    ):
-        if value:
-            row[key] = value
-    row["proof"] = proof_json(k, clause.proof)
-    return row
-
-
-def _atom_json(proof: Proof) -> Json:
-    c = proof.criterion
-    row: Json = {"feature": local(c.term), "truth": proof.truth.words}
-    if c.range is not None:
-        row["threshold"] = _threshold(c.range)
-    if c.values:
-        row["asked"] = sorted(map(local, c.values))
-    values = [_value_json(f.value) for f in proof.facts if f.value is not None]
-    if values:
-        row["value"] = values[0]
-    return row
-
-
-_CAUSES = list(Cause)
-
-
-def cause_of(proof: Proof) -> str | None:
-    """The cause of an unknown that says most: anything before *not recorded*."""
-    causes = [leaf.gap.cause for leaf in proof.unknown_leaves() if leaf.gap]
-    return str(min(causes, key=lambda c: (c is Cause.NOT_RECORDED, _CAUSES.index(c)))) if causes else None
-
-
-def proof_json(k: Knowledge, proof: Proof) -> Json:
-    """A node of a proof and all below it."""
-    c = proof.criterion
-    row: Json = {"op": str(c.op), "term": local(c.term or c.name), "truth": proof.truth.words}
-    if c.term or c.name:
-        row["label"] = k.label(c.term) if c.term else k.plain(c.name)
-    if c.term and c.name:
-        row["defines"] = local(c.name)
-    if proof.subject and not proof.children:
-        row["subject"] = proof.subject
-    if c.op is Op.AT_LEAST:
-        row["n"] = c.n
-    if c.range is not None:
-        row["threshold"] = {**_threshold(c.range), "unit": k.features[c.term].unit}
-        if proof.distance is not None:
-            row["distance"] = range_json(Range.exactly(proof.distance))
-    if c.values:
-        row["asked"] = sorted(map(local, c.values))
-    if proof.gap is not None:
-        row["cause"] = str(proof.gap.cause)
-        if proof.gap.reason:
-            row["reason"] = proof.gap.reason
-    if proof.facts:
-        row["facts"] = [_fact_json(k, f) for f in proof.facts]
-    if proof.children:
-        row["children"] = [proof_json(k, child) for child in proof.children]
-    return row
-
-
-def _threshold(asked: Range) -> Json:
-    bound = range_json(asked)
-    if not isinstance(bound, dict):
-        return {"op": "=", "value": bound}
-    operators = {"min": ">=", "above": ">", "max": "<=", "below": "<"}
-    if len(bound) == 1:
-        ((key, value),) = bound.items()
-        return {"op": operators[key], "value": value}
-    return {"op": "between", **bound}
-
-
-def _value_json(value: object) -> object:
-    if isinstance(value, Range):
-        return range_json(value)
-    if isinstance(value, frozenset):
-        names = sorted(map(local, value))
-        return names[0] if len(names) == 1 else {"one_of": names}
-    if isinstance(value, TimeSpan):
-        return str(value)
-    return local(value) if isinstance(value, str) else None
-
-
-def _fact_json(k: Knowledge, fact: Fact) -> Json:
-    row: Json = {
-        "subject": fact.subject,
-        "feature": local(fact.feature),
-        "polarity": str(fact.polarity),
-        "value": _value_json(fact.value),
-        "unit": fact.unit or None,
-        "time": str(fact.time) if fact.time else "stated as current",
-        "mood": str(fact.mood),
-        "status": str(fact.status),
-        "source": str(fact.source),
-        "origin": fact.source.origin,
-    }
-    for key, text in (("reason", fact.reason), ("words", fact.words), ("invalid", fact.invalid)):
-        if text:
-            row[key] = text
-    if fact.rule:
-        row["rule"] = local(fact.rule)
-        row["premises"] = [_fact_json(k, p) for p in fact.premises]
-    return row

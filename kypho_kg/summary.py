@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer
-from kypho_kg.conflicts import Firing, Stance, Stand, Turn, conflicts_of
+from kypho_kg.conflicts import conflicts_of
 from kypho_kg.evaluation import Truth
-from kypho_kg.explanation import asked_words, decisive_clauses, leaf_words, needs, no_candidate_either_way, reasons
+from kypho_kg.explanation import Explained, explain
 from kypho_kg.guidelines import ABSOLUTE, ADVISES, EXCLUDES, RELATIVE, UNVERIFIED
 from kypho_kg.knowledge import Knowledge
+from kypho_kg.reasons import decisive_clauses, no_candidate_either_way
 from kypho_kg.report import level_words
 from kypho_kg.vocabulary import KYPHO
+from kypho_kg.words import conflict_lines, reason_words, said
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +33,7 @@ def print_summary(console: Console, answer: Answer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    k, cases = answer.knowledge, answer.cases
+    k, cases, explained = answer.knowledge, answer.cases, explain(answer)
     table = Table(expand=True, show_lines=False)
     table.add_column("Source", ratio=3, overflow="fold")
     for case in cases:
@@ -43,7 +45,7 @@ def print_summary(console: Console, answer: Answer) -> None:
         quiet = [row for row in rows if all(a.verdict == "NotApplicable" for a in row)]
         for row in rows:
             if row not in quiet:
-                table.add_row(Text(_source(row[0])), *map(_cell, row), Text("\n".join(_why(k, cases, row))))
+                table.add_row(Text(_source(row[0])), *map(_cell, row), Text("\n".join(_why(k, explained, row))))
         if quiet:
             names = ", ".join(row[0].guideline.id for row in quiet)
             table.add_row(Text("does not apply", style="dim"), *("" for _ in cases), Text(names, style="dim"))
@@ -83,17 +85,6 @@ def lesion_words(k: Knowledge, case: CaseAnswer) -> str:
     """A lesion by its id and level."""
     level = level_words(k, case)
     return case.lesion.id + (f" ({level})" if level else "")
-
-
-def said(a: Assessment) -> str:
-    """The verdict in the words of its layer; of a panel, the category."""
-    if no_candidate_either_way(a):
-        return "cannot say which, but no candidate either way"
-    words = a.guideline.words(a.verdict)
-    if a.verdict == "Rated":
-        rated = dict.fromkeys(r.words for _, r in a.ratings if r.category in a.categories)
-        return ", ".join(rated) or ("no scenario fits" if not a.ratings else "what is proposed is not rated")
-    return words
 
 
 def _cell(a: Assessment) -> Text:
@@ -160,26 +151,26 @@ def _source(a: Assessment) -> str:
     return f"{a.guideline.id}{force}"
 
 
-def _why(k: Knowledge, cases: Sequence[CaseAnswer], row: Sequence[Assessment]) -> Iterator[str]:
+def _why(k: Knowledge, explained: Sequence[Explained], row: Sequence[Assessment]) -> Iterator[str]:
     told: dict[str, list[str]] = {}
-    for case, a in zip(cases, row, strict=True):
-        for line in _reason(k, a):
-            told.setdefault(line, []).append(case.lesion.id)
+    for one, a in zip(explained, row, strict=True):
+        for line in _reason(k, one, a):
+            told.setdefault(line, []).append(one.case.lesion.id)
     for line, lesions in told.items():
-        yield line if len(lesions) == len(cases) else f"{', '.join(lesions)}: {line}"
+        yield line if len(lesions) == len(explained) else f"{', '.join(lesions)}: {line}"
 
 
-def _reason(k: Knowledge, a: Assessment) -> Iterator[str]:
+def _reason(k: Knowledge, explained: Explained, a: Assessment) -> Iterator[str]:
     """What decides, in a line or two."""
     if a.verdict in {"NotIndicated", "Contraindicated"} or no_candidate_either_way(a):
-        found = reasons(k, a)
+        found = reason_words(k, a)
         for clause, leaves in found[:2]:
             detail = f" [{leaves[0]}{'; ...' if len(leaves) > 1 else ''}]" if leaves else ""
             yield f"{clause.recommendation.clause} {clause.recommendation.label}: {clause.truth.words}{detail}"
         if len(found) > 2:
             yield f"and {len(found) - 2} more clauses"
     elif a.verdict == "Undetermined":
-        wanted = [k.plain(n.feature) for n in needs(k, a)]
+        wanted = [k.plain(n.feature) for n in explained.needs(a)]
         more = f" and {len(wanted) - 3} more" if len(wanted) > 3 else ""
         if wanted:
             yield f"missing: {', '.join(wanted[:3])}{more}"
@@ -220,30 +211,3 @@ def print_conflicts(console: Console, k: Knowledge, case: CaseAnswer, *, several
         console.print(Text(f"{firing.conflict.id} {firing.conflict.plain}{how}", style="bold"))
         for stance, lines in conflict_lines(k, firing):
             console.print(Text(f"  {stance}: {'; '.join(lines)}"))
-
-
-def conflict_lines(k: Knowledge, firing: Firing) -> Iterator[tuple[Stance, list[str]]]:
-    """For each stance the clauses that take it; those that turn on the same atoms share a line."""
-    for stance in (Stance.OPPOSES, Stance.CAUTIONS, Stance.SUPPORTS, Stance.ACCEPTS):
-        grouped: dict[str, list[str]] = {}
-        for stand in firing.taking(stance):
-            grouped.setdefault(_turn(k, stand), []).append(stand.clause.recommendation.id)
-        if grouped:
-            yield stance, [f"{', '.join(ids)} [{turn}]" for turn, ids in grouped.items()]
-
-
-def _turn(k: Knowledge, stand: Stand) -> str:
-    """What is recorded of each feature on which a clause turns, and all that the clause asks of it."""
-    by_feature: dict[str, list[Turn]] = {}
-    for turn in stand.turns_on:
-        if turn.proof.truth is not Truth.UNKNOWN:
-            by_feature.setdefault(turn.proof.criterion.term, []).append(turn)
-    words = []
-    for turns in by_feature.values():
-        asked = dict.fromkeys(
-            ("not " if t.negated else "") + asked_words(k, t.proof.criterion)
-            for t in turns
-            if t.proof.criterion.values or t.proof.criterion.range
-        )
-        words.append(leaf_words(k, turns[0].proof, " / ".join(asked)))
-    return "; ".join(words[:3])

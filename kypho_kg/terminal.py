@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
 from kypho_kg.classification import lesion_types
-from kypho_kg.criteria import Op
-from kypho_kg.evaluation import Proof, Truth
-from kypho_kg.explanation import cause_words, fact_words, leaf_words, needs, no_candidate_either_way, reasons
+from kypho_kg.evaluation import Truth
+from kypho_kg.explanation import Explained, explain
 from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact, Mood
+from kypho_kg.narrative import Node, Section, narrate
+from kypho_kg.reasons import no_candidate_either_way
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact
 from kypho_kg.report import DISCLAIMER, level_words
 from kypho_kg.summary import STYLES, beside_lines, bridge_words, lesion_words, print_counts, print_summary, short
 from kypho_kg.vocabulary import KYPHO
+from kypho_kg.words import fact_words, reason_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +44,8 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
                     console.print(Text(line, style="dim"))
             console.print(Text("Name a source for its clauses: kypho-kg explain FILE --guideline ID", style="dim"))
             continue
-        for case in answer.cases:
+        for explained in explain(answer):
+            case = explained.case
             console.print(Text(case_title(k, answer, case), style="bold"))
             table = Table(show_lines=True, expand=True)
             table.add_column("Source", ratio=3, overflow="fold")
@@ -53,7 +56,7 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
                 verdict = Text()
                 for i, (line, style) in enumerate(verdict_lines(a)):
                     verdict.append(("\n" if i else "") + line, style)
-                why, missing = Text("\n".join(why_lines(k, a))), Text("\n".join(missing_lines(k, a)))
+                why, missing = Text("\n".join(why_lines(k, a))), Text("\n".join(missing_lines(explained, a)))
                 table.add_row(Text(source_words(a)), verdict, why, missing)
             console.print(table)
             for line in unused_lines(k, case):
@@ -148,7 +151,7 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
 
 def why_lines(k: Knowledge, a: Assessment) -> list[str]:
     """The deciding clauses in words."""
-    found = reasons(k, a)
+    found = reason_words(k, a)
     if a.verdict in {"Candidate", "NoVerdict", "Rated"}:
         names = [f"{c.recommendation.clause} {c.recommendation.label}" for c, _ in found]
         against = [c for e in (ABSOLUTE, RELATIVE, EXCLUDES) for c in a.having(e)]
@@ -173,9 +176,9 @@ def why_lines(k: Knowledge, a: Assessment) -> list[str]:
     return lines
 
 
-def missing_lines(k: Knowledge, a: Assessment, limit: int = 6) -> list[str]:
+def missing_lines(explained: Explained, a: Assessment, limit: int = 6) -> list[str]:
     """What to get next, the least burdensome first, and what the file must still show."""
-    wanted = needs(k, a)
+    k, wanted = explained.knowledge, explained.needs(a)
     lines = []
     for need in wanted[:limit]:
         why = "" if need.causes == (Cause.NOT_RECORDED,) else f" ({', '.join(k.plain(KYPHO + c) for c in need.causes)})"
@@ -215,86 +218,54 @@ def footer(answer: Answer) -> str:
     )
 
 
-def print_explanation(console: Console, answer: Answer, case: CaseAnswer, a: Assessment) -> None:
-    """The full tree of every clause of one guideline for one lesion."""
+def heading_lines(explained: Explained, a: Assessment) -> list[tuple[str, str]]:
+    """What stands above the explanation of one guideline, each line with its style."""
+    k = explained.knowledge
+    lines = [
+        (f"{a.guideline.id}: {a.guideline.title}", ""),
+        (f"Use: {a.guideline.use}", ""),
+        (f"Not for: {a.guideline.misuse}", ""),
+        *(("  " + line, style) for line, style in verdict_lines(a)),
+    ]
+    types = [
+        k.plain(t.iri) for t in lesion_types(explained.case.snapshot, explained.case.lesion.id) if t.truth is Truth.MET
+    ]
+    return lines + ([(f"Derived types of the lesion: {', '.join(types)}", "dim")] if types else [])
+
+
+def print_explanation(console: Console, explained: Explained, a: Assessment) -> None:
+    """One guideline for one lesion: every clause with its proof, what is missing, and what would change the verdict."""
+    from rich.text import Text
+
+    console.print(Text(case_title(explained.knowledge, explained.answer, explained.case), style="bold"))
+    for line, style in heading_lines(explained, a):
+        console.print(Text(line, style))
+    print_sections(console, narrate(explained, a))
+    console.print(Text(footer(explained.answer), style="dim"))
+
+
+def print_sections(console: Console, sections: Iterable[Section]) -> None:
+    """Sections as trees under their headings."""
     from rich.text import Text
     from rich.tree import Tree
 
-    k = answer.knowledge
-    console.print(Text(case_title(k, answer, case), style="bold"))
-    console.print(f"{a.guideline.id}: {a.guideline.title}", highlight=False, markup=False)
-    console.print(f"Use: {a.guideline.use}", highlight=False, markup=False)
-    console.print(f"Not for: {a.guideline.misuse}", highlight=False, markup=False)
-    for line, style in verdict_lines(a):
-        console.print(Text("  " + line, style))
-    types = [k.plain(t.iri) for t in lesion_types(case.snapshot, case.lesion.id) if t.truth is Truth.MET]
-    if types:
-        console.print(Text(f"Derived types of the lesion: {', '.join(types)}", style="dim"))
-    for clause in a.clauses:
-        r = clause.recommendation
-        head = Text(f"{r.id} ", style="bold")
-        head.append(f"[{clause.truth.words}] ", _TRUTH_STYLES[clause.truth])
-        head.append(f"{k.plain(KYPHO + r.effect)}: {r.text}")
-        head.append(f"\n{r.citation} · {k.plain(KYPHO + r.mark)}", "dim")
-        tree = Tree(head)
-        _grow(k, tree, clause.proof)
-        console.print(tree)
-    wanted = needs(k, a)
-    if wanted:
-        console.print(Text("What is missing (the least burdensome first)", style="bold"))
-        for need in wanted:
-            causes = ", ".join(k.plain(KYPHO + c) for c in need.causes)
-            way = f"; by {need.acquisition}" if need.obtainable and need.acquisition else "; cannot be obtained"
-            clauses = ", ".join(c.partition("/")[2] for c in need.clauses)
-            text = f"- {k.label(need.feature)}: {causes}{way}; for {clauses}"
-            console.print(text, highlight=False, markup=False)
-    console.print(Text(footer(answer), style="dim"))
+    def grow(node: Node, tree: Tree | None) -> Tree:
+        text = Text()
+        if node.truth is None and tree is None:
+            text.append("- ")
+        elif node.truth is not None:
+            text.append(f"[{node.truth.words}] ", _TRUTH_STYLES[node.truth])
+        text.append(node.text)
+        for note in node.notes:
+            text.append(f"\n{note}", "dim")
+        branch = Tree(text) if tree is None else tree.add(text)
+        for child in node.children:
+            grow(child, branch)
+        return branch
 
-
-def _grow(k: Knowledge, tree: Tree, proof: Proof) -> None:
-    from rich.text import Text
-
-    c = proof.criterion
-    if c.op is Op.LINK and proof.children:
-        _grow(k, tree, proof.children[0])
-        return
-    text = Text(f"[{proof.truth.words}] ", _TRUTH_STYLES[proof.truth])
-    if not proof.children:
-        text.append(leaf_words(k, proof))
-        if proof.distance is not None and proof.truth is Truth.NOT_MET:
-            text.append(f" · off by {abs(proof.distance)}")
-        for fact in proof.facts:
-            text.append(f"\n{fact_line(k, fact)}", "dim")
-        tree.add(text)
-        return
-    if c.op is Op.OPEN:
-        cause = f": {cause_words(k, proof)}" if proof.gap else ""
-        text.append(f"a band that the source leaves open{cause}")
-    else:
-        words = {Op.AND: "all of", Op.OR: "any of", Op.NOT: "not", Op.AT_LEAST: f"at least {c.n} of"}[c.op]
-        text.append(words)
-    if c.name:
-        text.append(f" — {k.plain(c.name)}", "dim")
-    branch = tree.add(text)
-    for child in _shown_children(branch, k, proof):
-        _grow(k, branch, child)
-
-
-def _shown_children(branch: Tree, k: Knowledge, proof: Proof) -> Sequence[Proof]:
-    """The readings of an open band hold the same atoms: show the one that decides, and the truth of the other."""
-    if proof.criterion.op is not Op.OPEN:
-        return proof.children
-    strict, lenient = proof.children
-    shown, other = (strict, lenient) if proof.truth is Truth.MET else (lenient, strict)
-    branch.add(f"({other.truth.words}) {k.plain(other.criterion.name)}")
-    return (shown,)
-
-
-def fact_line(k: Knowledge, fact: Fact) -> str:
-    """A fact with its date and source; of a derived one also what it rests on."""
-    when = str(fact.time) if fact.time else "stated as current"
-    mood = "" if fact.mood is Mood.OBSERVED else f", {fact.mood}"
-    line = f"{fact_words(k, fact)} · {when}{mood} · {fact.source}"
-    if fact.premises:
-        line += " · from " + "; ".join(fact_line(k, p) for p in fact.premises)
-    return line
+    for section in sections:
+        console.print(Text(f"\n{section.title}", style="bold"))
+        if section.lead:
+            console.print(Text(section.lead, style="dim"))
+        for node in section.nodes:
+            console.print(grow(node, None))

@@ -9,16 +9,36 @@ from dataclasses import dataclass
 from kypho_kg._resources import resource_dir
 from kypho_kg.errors import EngineError
 from kypho_kg.evaluation import Truth
-from kypho_kg.guidelines import Recommendation
+from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, INDICATES, RELATIVE, REQUIRES, SCOPE, Recommendation
 from kypho_kg.store import Store, Triple
 from kypho_kg.vocabulary import KYPHO, TYPE, local
 
 UNDETERMINED = "Undetermined"
 _TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTruth"}
+_CANDIDATE = {
+    SCOPE: Truth.MET, REQUIRES: Truth.MET, INDICATES: Truth.MET, EXCLUDES: Truth.NOT_MET, ABSOLUTE: Truth.NOT_MET,
+}  # fmt: skip
 VERDICTS = (
     "NotApplicable", "Contraindicated", "NotIndicated", "Candidate", "CandidateWithCaution",
     "CandidateScreeningOpen", UNDETERMINED, "Rated", "NoVerdict",
 )  # fmt: skip
+
+
+RULES: tuple[tuple[str, dict[str, Truth]], ...] = (
+    ("NotApplicable", {SCOPE: Truth.NOT_MET}),
+    ("Contraindicated", {SCOPE: Truth.MET, ABSOLUTE: Truth.MET}),
+    ("NotIndicated", {SCOPE: Truth.MET, EXCLUDES: Truth.MET}),
+    ("NotIndicated", {SCOPE: Truth.MET, REQUIRES: Truth.NOT_MET}),
+    ("NotIndicated", {SCOPE: Truth.MET, INDICATES: Truth.NOT_MET}),
+    ("CandidateWithCaution", {**_CANDIDATE, RELATIVE: Truth.MET}),
+    ("Candidate", {**_CANDIDATE, RELATIVE: Truth.NOT_MET}),
+    ("CandidateScreeningOpen", _CANDIDATE),
+)
+"""The rules as data, the first that fits, for engines that judge sets of cases; a test holds them to the query.
+
+Each names the groups of clauses, by their effect, and the truth of each group: requirements and scope are met if all
+are, any other group if one of it is, and no indication counts as one that is met. No rule: undetermined.
+"""
 
 
 @dataclass(frozen=True, slots=True)

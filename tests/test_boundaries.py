@@ -26,7 +26,7 @@ from rich.console import Console
 
 from kypho_kg import cli, report, terminal
 from kypho_kg.candidacy import assess
-from kypho_kg.explanation import needs
+from kypho_kg.explanation import explain
 from kypho_kg.record import Lesion, Mood, Procedure, Source, TimeSpan
 
 T4 = example("constructed/t4-outpatient")
@@ -212,9 +212,10 @@ def test_where_mri_is_impossible_uptake_on_a_bone_scan_does():
     assert verdict(without_scan, "cms-l34228").verdict == "Undetermined"
 
 
-def test_what_cannot_be_assessed_is_never_what_to_get_next(knowledge):
+def test_what_cannot_be_assessed_is_never_what_to_get_next():
     of = changed(example("constructed/pacemaker-bone-scan"), without=["UptakeOnBoneScan"])
-    wanted = needs(knowledge, verdict(of, "cms-l34228"))
+    answer = assess(of, guidelines=["cms-l34228"], validate=False)
+    wanted = explain(answer)[0].needs(answer.cases[0].assessments[0])
     by_name = {n.feature.removeprefix(iri("")): n for n in wanted}
     assert by_name["UptakeOnBoneScan"].obtainable
     assert not by_name["MarrowEdemaOnMri"].obtainable

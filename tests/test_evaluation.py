@@ -10,7 +10,7 @@ from builders import A, ask, asked, between, changed, clause, clause_says, examp
 
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Evaluator, Truth, lesion_subject
-from kypho_kg.explanation import deciding
+from kypho_kg.reasons import deciding
 from kypho_kg.record import PATIENT, PROCEDURE, Cause
 from kypho_kg.vocabulary import KYPHO
 

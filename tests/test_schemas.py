@@ -187,12 +187,12 @@ def pieces(data, seen: dict[str, set[str]]):
 
 _FACT = {
     **{"subject": "patient", "feature": "f", "polarity": "present", "value": None, "unit": None, "time": "2026"},
-    **{"mood": "observed", "status": "confirmed", "source": "", "origin": ""},
+    **{"mood": "observed", "status": "confirmed", "standing": "asserted", "source": "", "origin": ""},
 }
 _PROOF = {"op": "finding", "term": "f", "truth": "met", "facts": [_FACT]}
 _CLAUSE = {
     **{"id": "g/c", "effect": "Advises", "label": "c", "truth": "met", "cause": None, "verification": "ReadAtSource"},
-    **{"citation": "c", "url": "", "proof": _PROOF},
+    **{"citation": "c", "url": "", "reasons": [], "all_reasons": True, "near_misses": [], "proof": _PROOF},
 }
 SAMPLES = {"fact": _FACT, "proof": _PROOF, "clause": _CLAUSE}
 

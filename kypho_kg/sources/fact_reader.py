@@ -91,11 +91,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class FactReader:
     """Reads the facts of one file."""
 
-    def __init__(self, knowledge: Knowledge, problems: Problems, *, author: str = "", reason: str = "") -> None:
+    def __init__(
+        self, knowledge: Knowledge, problems: Problems, *, author: str = "", reason: str = "", blanks: bool = False
+    ) -> None:
+        """Read facts that some author states for a reason.
+
+        :param blanks: whether a feature without a value was left blank in a form, and says nothing.
+        """
         self.k = knowledge
         self.problems = problems
         self.author = author
         self.reason = reason
+        self.blanks = blanks
 
     def block(self, node: Node, subject: str, bearers: Sequence[str]) -> list[Fact]:
         """The facts of a ``facts:`` map, of features that one of the bearers carries."""
@@ -119,6 +126,8 @@ class FactReader:
 
     def facts(self, node: Node, feature: Feature, subject: str) -> list[Fact]:
         """One fact, or several where the node is a list."""
+        if node.value is None and self.blanks:
+            return []
         if isinstance(node.value, list):
             return [f for item in node.value for f in self.facts(item, feature, subject)]
         if isinstance(node.value, dict):

@@ -74,7 +74,7 @@ class _Reader:
         author, reason = (self._text(top, n) for n in ("author", "reason"))
         if self.overlay and not (author and reason):
             self.problems.add(root, "a file for --with needs author and reason", "who changed the facts, and why")
-        reader = FactReader(self.k, self.problems, author=author, reason=reason)
+        reader = FactReader(self.k, self.problems, author=author, reason=reason, blanks=self.overlay)
         facts: list[Fact] = []
         person = self.problems.mapping(top.get("patient"), ("id", *_PATIENT)) or {}
         identity = self._text(person, "id")
@@ -158,7 +158,7 @@ class _Reader:
                 self.problems.add(entries["id"], f"lesion id {id_!r} stands twice", "one id for each lesion")
                 continue
             lesions.append(Lesion(id_))
-            if "level" in entries:
+            if "level" in entries and not (self.overlay and entries["level"].value is None):
                 facts += self._level(entries["level"], reader, LESION + id_)
             if "facts" in entries:
                 facts += reader.block(entries["facts"], LESION + id_, (LESION_CLASS,))

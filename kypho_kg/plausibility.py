@@ -1,0 +1,46 @@
+"""Between which numbers each quantity must lie to be believed: read from the shapes, which alone say so."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from types import MappingProxyType
+
+from kypho_kg._resources import resource_dir
+from kypho_kg.record import Range
+from kypho_kg.store import Literal, Triples, parse_turtle
+from kypho_kg.vocabulary import TYPE, XSD
+
+_SH = "http://www.w3.org/ns/shacl#"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The values of a quantity that a shape lets pass."""
+
+    range: Range
+    whole: bool
+    """Whether only whole numbers do."""
+
+
+@functools.cache
+def limits() -> Mapping[str, Limits]:
+    """The limits of each quantity that has some, by the IRI of its property."""
+    t = Triples(parse_turtle(resource_dir("shapes") / "fact.ttl"))
+    found = {}
+    for shape in t.subjects(TYPE, _SH + "PropertyShape"):
+        path = t.resource(shape, _SH + "path")
+        low, high = (_number(t, shape, name) for name in ("minInclusive", "maxInclusive"))
+        if path and (low is not None or high is not None):
+            found[path] = Limits(Range(low, high), bool(t.text(shape, _SH + "pattern")))
+    return MappingProxyType(found)
+
+
+def _number(t: Triples, shape: str, name: str) -> Decimal | None:
+    literals = [x for x in t.objects(shape, _SH + name) if isinstance(x, Literal) and x.datatype == XSD + "decimal"]
+    if not literals:
+        return None
+    value = Decimal(literals[0].text)
+    return value.quantize(Decimal(1)) if value == value.to_integral_value() else value
