@@ -6,18 +6,22 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kypho_kg.errors import Problem, UsageError
+from kypho_kg.errors import KyphoKGError, Problem, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from kypho_kg.candidacy import Answer
     from kypho_kg.knowledge import Knowledge
+    from kypho_kg.record import Record
 
 
 class Format(StrEnum):
@@ -39,6 +43,21 @@ class QueryFormat(StrEnum):
 
 
 QueryFormatOpt = Annotated[QueryFormat, typer.Option("--format", help="table, json or md (Markdown).")]
+
+
+Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
+AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
+With = Annotated[
+    list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")
+]
+GuidelineIds = Annotated[list[str] | None, typer.Option("--guideline", "-g", help="Only this guideline; repeatable.")]
+Assume = Annotated[list[str] | None, typer.Option("--assume", help="Assumption policy; its verdict stands beside.")]
+ReadingOpt = Annotated[
+    list[str] | None, typer.Option("--reading", help="Alternative reading that the verdict follows; repeatable.")
+]
+NoBridge = Annotated[bool, typer.Option("--no-bridge", help="Let no feature count as another.")]
+StateOpt = Annotated[str | None, typer.Option("--state", help="State of service: picks the policies in force.")]
+PayerOpt = Annotated[str | None, typer.Option("--payer", help="Payer: picks the policies in force.")]
 
 
 def knowledge() -> Knowledge:
@@ -86,3 +105,58 @@ def report_problems(problems: Sequence[Problem]) -> None:
     say_problems(problems)
     if problems:
         raise typer.Exit(3)
+
+
+def day(text: str | None) -> date | None:
+    """A date as it was typed.
+
+    :raises UsageError: for anything else.
+    """
+    if text is None:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--as-of {text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def records_of(files: list[Path], with_: list[Path] | None) -> tuple[list[Record], list[Problem]]:
+    """The records of patient files, with the problems of those that cannot be read."""
+    from kypho_kg.intake import read_records
+
+    return read_records(files, knowledge(), with_ or ())
+
+
+def assessed(
+    files: list[Path], as_of: str | None, with_: list[Path] | None, state: str | None = None, **options: Any
+) -> tuple[list[Answer], list[Problem]]:
+    """The answers on patient files; options are those of ``assess``."""
+    from kypho_kg.candidacy import assess as run
+    from kypho_kg.record import is_postal_code
+
+    asked = day(as_of)
+    if state is not None and not is_postal_code(state):
+        raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
+    records, problems = records_of(files, with_)
+    answers = []
+    for record in records:
+        if asked and record.as_of and asked != record.as_of:
+            typer.echo(f"{record.patient}: as of {asked}, not {record.as_of} as the file says", err=True)
+        try:
+            answers.append(run(record, as_of=asked, knowledge=knowledge(), state=state, validate=False, **options))
+        except KyphoKGError:
+            say_problems(problems)
+            raise
+    return answers, problems
+
+
+def only_lesion(answers: list[Answer], lesion: str) -> list[Answer]:
+    """The answers on the lesion with an id.
+
+    :raises UsageError: when there is none.
+    """
+    found = [replace(a, cases=tuple(c for c in a.cases if c.lesion.id == lesion)) for a in answers]
+    if answers and not any(a.cases for a in found):
+        known = ", ".join(c.lesion.id for a in answers for c in a.cases)
+        raise UsageError(f"no lesion {lesion!r}; known: {known or 'none'}")
+    return [a for a in found if a.cases]

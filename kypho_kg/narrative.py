@@ -89,13 +89,18 @@ def clause_node(explained: Explained, clause: ClauseResult) -> Node:
         told = "; ".join(_reason_words(k, reason) for reason in found.sets[:3])
         more = "" if len(found.sets) <= 3 else "; ..."
         notes.append(f"{count} independent reasons, each enough alone: {told}{more}")
-    notes += [f"near miss: {_near(k, leaf)}" for leaf in near_misses(clause.proof)]
+    notes += dict.fromkeys(f"near miss: {_near(k, leaf)}" for leaf in near_misses(clause.proof))
     head = f"{r.id} {k.plain(KYPHO + r.effect)}: {r.text}"
     return Node(head, clause.truth, tuple(notes), tuple(proof_nodes(k, clause.proof)))
 
 
 def _reason_words(k: Knowledge, reason: Iterable[Fact]) -> str:
-    return " and ".join(sorted(f"{k.label(f.feature)} {fact_words(k, f)}".strip() for f in reason))
+    return " and ".join(sorted(_fact_in_short(k, f) for f in reason))
+
+
+def _fact_in_short(k: Knowledge, fact: Fact) -> str:
+    words, name = fact_words(k, fact), k.label(fact.feature)
+    return words if words.startswith(name) else f"{name} {words}"
 
 
 def _near(k: Knowledge, leaf: Proof) -> str:

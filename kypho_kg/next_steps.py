@@ -67,17 +67,22 @@ def next_steps(case: CaseAnswer, found: Mapping[str, Missing | None]) -> tuple[S
         for key in sorted(every | some):
             step = steps.setdefault(key, Step(key[0], k.features[key[1]]))
             (step.settles if key in alone else step.may_settle if key in some else step.needed).append(guideline)
+    causes = _causes(case)
     for key, step in steps.items():
-        step.causes = _causes(case, key)
+        step.causes = tuple(causes.get(key, ()))
     order = sorted(steps.values(), key=lambda s: (-s.worth, s.feature.burden, s.subject, s.feature.name))
     return tuple(order)
 
 
-def _causes(case: CaseAnswer, key: Key) -> tuple[Cause, ...]:
-    leaves = (leaf for a in case.assessments for c in a.counted for leaf in c.proof.leaves())
-    return tuple(
-        dict.fromkeys(leaf.gap.cause for leaf in leaves if leaf.gap and (leaf.subject, leaf.criterion.term) == key)
-    )
+def _causes(case: CaseAnswer) -> dict[Key, dict[Cause, None]]:
+    """Why each feature is unknown, over all guidelines."""
+    found: dict[Key, dict[Cause, None]] = {}
+    for a in case.assessments:
+        for clause in a.counted:
+            for leaf in clause.proof.leaves():
+                if leaf.gap:
+                    found.setdefault((leaf.subject, leaf.criterion.term), {})[leaf.gap.cause] = None
+    return found
 
 
 def unobtainable(case: CaseAnswer) -> tuple[Unobtainable, ...]:

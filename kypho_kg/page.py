@@ -146,7 +146,7 @@ def _css_text(text: str) -> str:
 
 
 def _judges(pairs: Iterable[Pair]) -> bool:
-    return any(a.verdict not in SILENT for _, a in pairs)
+    return any(spine.badge(a)[1] != "none" for _, a in pairs)
 
 
 def _chosen(asked: Mapping[str, Sequence[Pair]], named: str | None) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pyoxigraph as ox
 
 from kypho_kg.errors import EngineError, KnowledgeBaseError, UsageError
+from kypho_kg.vocabulary import KYPHO, SKOS
 
 XSD = "http://www.w3.org/2001/XMLSchema#"
 
@@ -233,6 +234,20 @@ class Store:
             raise UsageError(f"SPARQL: {error}") from None
         except (OSError, RuntimeError, ValueError) as error:
             raise EngineError(f"SPARQL engine: {error}") from error
+
+
+def serialized(named: Mapping[str, Iterable[Triple]], *, apart: bool) -> str:
+    """Named graphs as TriG, or all of their triples as Turtle; the same triples give the same text.
+
+    :param apart: whether each graph keeps its name.
+    """
+    quads = [
+        _oxigraph(row, name if apart else "") for name, rows in named.items() for row in sorted(set(rows), key=repr)
+    ]
+    prefixes = {"kypho": KYPHO, "skos": SKOS, "xsd": XSD, "prov": "http://www.w3.org/ns/prov#"}
+    form = ox.RdfFormat.TRIG if apart else ox.RdfFormat.TURTLE
+    written = ox.serialize(quads if apart else (q.triple for q in quads), format=form, prefixes=prefixes)
+    return (written or b"").decode()
 
 
 def refuse_remote(query: str) -> None:

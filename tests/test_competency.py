@@ -1,4 +1,4 @@
-"""Every bundled competency query, and every one on explanations, has a question, and gives exactly the rows of ``tests/competency/NAME.csv``.
+"""Every bundled competency query, and every one on explanations, has a question and gives its expected rows.
 
 Rows are compared on both engines, in any order unless the query orders them. What grows with the ontology may have
 further rows: a column whose name ends in ``+`` says so, and one that ends in ``>=`` holds counts that may be larger.

