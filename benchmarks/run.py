@@ -83,9 +83,11 @@ def main() -> None:
     from kypho_kg.candidacy import ALL, assess
     from kypho_kg.conflicts import conflicts_of
     from kypho_kg.evaluation import Evaluator
+    from kypho_kg.explanation import explain
     from kypho_kg.inference import infer
     from kypho_kg.intake import mark_invalid
     from kypho_kg.loading import load_knowledge, read_knowledge
+    from kypho_kg.reasons import reasons_of
     from kypho_kg.record import LESION, Lesion
     from kypho_kg.sources.patient_file import read_patient_file
     from kypho_kg.verdicts import conclude, derive_query, verdict_graph
@@ -102,6 +104,22 @@ def main() -> None:
             evaluator.evaluate(r.criterion)
 
     answer = assess(record, knowledge=k, guidelines=[ALL], validate=False)
+
+    # The same case with 20 of its features forgotten, explained in full.
+    known = dict.fromkeys((f.subject, f.feature) for f in record.facts)
+    forgotten = set(list(known)[:: len(known) // 20][:20])
+    fewer = tuple(f for f in record.facts if (f.subject, f.feature) not in forgotten)
+    open_answer = assess(replace(record, facts=fewer), knowledge=k, guidelines=[ALL], validate=False)
+
+    def explained(of: object) -> None:
+        for e in explain(of):
+            for a in e.case.assessments:
+                e.needs(a)
+                e.flips(a)
+                for clause in a.clauses:
+                    reasons_of(e.case.snapshot, clause)
+            _ = (e.steps, e.unobtainable, e.disagreement, e.unread)
+
     stages = paired(
         {
             "load the knowledge base": lambda: read_knowledge(ROOT / "ontology"),
@@ -115,6 +133,7 @@ def main() -> None:
             "the same, SHACL included": lambda: assess(record, knowledge=k, guidelines=[ALL]),
             "one case, those asked by default": lambda: assess(record, knowledge=k, validate=False),
             "conflicts among all on the case": lambda: conflicts_of(k, answer.cases[0]),
+            "one case explained, all guidelines, 20 features unknown": lambda: explained(open_answer),
             "its proof as JSON": lambda: json.dumps(report.answers_json([answer], [], "bench")),
         },
         rounds,

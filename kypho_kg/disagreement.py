@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from kypho_kg.candidacy import Assessment, CaseAnswer, ClauseResult
 from kypho_kg.evaluation import Truth
+from kypho_kg.guidelines import INDICATES
 from kypho_kg.reasons import deciding, decisive_clauses, no_candidate_either_way
 from kypho_kg.verdicts import UNDETERMINED
 
@@ -31,6 +32,8 @@ class Member:
     assessment: Assessment
     clauses: tuple[ClauseResult, ...]
     """Each must be settled otherwise before the guideline can say yes; none where it does."""
+    any_of: tuple[ClauseResult, ...]
+    """Beside these, one of the indications of which none is met."""
     features: frozenset[str]
     """The features on which these clauses turn."""
 
@@ -60,8 +63,11 @@ def disagreement(case: CaseAnswer) -> Disagreement:
     for a in case.assessments:
         side = _side(a)
         if side is not None:
-            clauses = () if side is Side.YES else decisive_clauses(a)
-            members[side].append(Member(a, clauses, _features(clauses)))
+            found = () if side is Side.YES else decisive_clauses(a)
+            ways = tuple(c for c in found if c.recommendation.effect == INDICATES)
+            others = tuple(c for c in found if c.recommendation.effect != INDICATES)
+            clauses = others if len(ways) > 1 else (*others, *ways)
+            members[side].append(Member(a, clauses, ways if len(ways) > 1 else (), _features(found)))
     clusters = tuple(Cluster(side, tuple(rows)) for side, rows in members.items() if rows)
     apart = bool(members[Side.YES] and members[Side.NO])
     separating, exact = _fewest([m.features for m in members[Side.NO] if m.features]) if apart else ((), True)

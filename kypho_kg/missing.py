@@ -110,10 +110,19 @@ def _possible(space: Prospects, verdict: str) -> Iterable[PossibleSet]:
     for cube in cover:
         way = tuple(Wanted(v, cells) for v, cells in space.variables_of(cube))
         groups.setdefault(space.frame.changed(cube), []).append(way)
-    for support in sorted(groups, key=lambda s: (s.bit_count(), s)):
+    demands = {support: min(map(_demands, ways)) for support, ways in groups.items()}
+    for support in sorted(groups, key=lambda s: (s.bit_count(), demands[s], s)):
         if not any(other != support and other & ~support == 0 for other in groups):
             variables = (space.variables[i] for i in space.frame.numbers(support))
-            yield PossibleSet(verdict, frozenset((v.subject, v.feature) for v in variables), tuple(groups[support]))
+            ways = tuple(sorted(groups[support], key=_demands))
+            yield PossibleSet(verdict, frozenset((v.subject, v.feature) for v in variables), ways)
+
+
+def _demands(way: Way) -> int:
+    """How many findings must be there: a way by what is absent asks for less to happen."""
+    return sum(
+        len(w.variable.cells_of(w.cells)) == 1 and w.variable.cells_of(w.cells)[0].met != frozenset() for w in way
+    )
 
 
 def unknown_because(assessment: Assessment, subject: str, feature: str) -> tuple[tuple[Cause, ...], tuple[str, ...]]:

@@ -8,20 +8,23 @@ from dataclasses import dataclass
 from kypho_kg.candidacy import Assessment, ClauseResult
 from kypho_kg.conflicts import conflicts_of
 from kypho_kg.criteria import Op
+from kypho_kg.disagreement import Member
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import Explained
 from kypho_kg.flips import MOST_CHANGES, Flip, nearest
-from kypho_kg.guidelines import UNVERIFIED
+from kypho_kg.guidelines import ABSOLUTE, ADVISES, EXCLUDES, RELATIVE, SCOPE, UNVERIFIED
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.missing import Missing, Wanted, Way
-from kypho_kg.reasons import Standing, near_misses, reasons_of, standing, untouched_clauses
-from kypho_kg.record import PATIENT, PROCEDURE, Fact, Mood
+from kypho_kg.reasons import Standing, deciding, near_misses, reasons_of, standing, untouched_clauses
+from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Status
 from kypho_kg.values import Variable
 from kypho_kg.verdicts import UNDETERMINED
 from kypho_kg.vocabulary import KYPHO
-from kypho_kg.words import cause_words, cells_words, conflict_lines, fact_words, leaf_words, said
+from kypho_kg.words import cause_words, cells_words, conflict_lines, fact_in_short, fact_words, leaf_words, said
 
 MOST_SETS_TOLD = 4
+_SAYS_SO = ("derived:", "bridge ", "closure:", "assumed ")
+"""How the source of a fact that a rule yielded begins."""
 _BEST_FIRST = (
     "Candidate", "CandidateWithCaution", "CandidateScreeningOpen", "Rated", "NoVerdict", "Undetermined",
     "NotApplicable", "NotIndicated", "Contraindicated",
@@ -50,7 +53,8 @@ class Section:
 
 def narrate(explained: Explained, a: Assessment) -> tuple[Section, ...]:
     """Why one guideline says what it says of a case, what is missing, and what would change it."""
-    clauses = tuple(clause_node(explained, c) for c in a.clauses)
+    counted = {c.recommendation.id for c in a.counted}
+    clauses = tuple(clause_node(explained, c, counts=c.recommendation.id in counted) for c in a.clauses)
     sections = [Section("Clauses", clauses, "Every clause of the source, with the whole proof.")]
     found = explained.missing(a)
     if found is not None:
@@ -69,15 +73,21 @@ def narrate(explained: Explained, a: Assessment) -> tuple[Section, ...]:
 
 def narrate_case(explained: Explained) -> tuple[Section, ...]:
     """What concerns all guidelines: what to get next, where they disagree, and what nobody read."""
-    sections = [_steps(explained), _unobtainable(explained), *_disagreement(explained), _unread(explained)]
+    sections = [
+        *_deciding(explained), _steps(explained), _unobtainable(explained),
+        *_disagreement(explained), _unread(explained),
+    ]  # fmt: skip
     return tuple(s for s in sections if s.nodes)
 
 
 # -- clauses
 
 
-def clause_node(explained: Explained, clause: ClauseResult) -> Node:
-    """A clause with citation, its independent reasons, near misses, and its proof."""
+def clause_node(explained: Explained, clause: ClauseResult, *, counts: bool = True) -> Node:
+    """A clause with its text and citation, its independent reasons, near misses, and its proof.
+
+    :param counts: whether it enters the verdict, and is not of another reading.
+    """
     k, r = explained.knowledge, clause.recommendation
     found = reasons_of(explained.case.snapshot, clause)
     graded = ", ".join(
@@ -89,18 +99,17 @@ def clause_node(explained: Explained, clause: ClauseResult) -> Node:
         told = "; ".join(_reason_words(k, reason) for reason in found.sets[:3])
         more = "" if len(found.sets) <= 3 else "; ..."
         notes.append(f"{count} independent reasons, each enough alone: {told}{more}")
-    notes += dict.fromkeys(f"near miss: {_near(k, leaf)}" for leaf in near_misses(clause.proof))
-    head = f"{r.id} {k.plain(KYPHO + r.effect)}: {r.text}"
+    notes += dict.fromkeys(f"close to the limit: {_near(k, leaf)}" for leaf in near_misses(clause.proof))
+    head = f"{r.id} {k.plain(KYPHO + r.effect)}: {r.label}"
+    if not counts:
+        name = r.reading or "the main one"
+        head += f" (not counted: only in the reading {name}, chosen by --reading)"
+    notes.insert(0, r.text)
     return Node(head, clause.truth, tuple(notes), tuple(proof_nodes(k, clause.proof)))
 
 
 def _reason_words(k: Knowledge, reason: Iterable[Fact]) -> str:
-    return " and ".join(sorted(_fact_in_short(k, f) for f in reason))
-
-
-def _fact_in_short(k: Knowledge, fact: Fact) -> str:
-    words, name = fact_words(k, fact), k.label(fact.feature)
-    return words if words.startswith(name) else f"{name} {words}"
+    return " and ".join(sorted(fact_in_short(k, f) for f in reason))
 
 
 def _near(k: Knowledge, leaf: Proof) -> str:
@@ -139,8 +148,9 @@ def fact_line(k: Knowledge, fact: Fact) -> str:
     when = str(fact.time) if fact.time else "stated as current"
     mood = "" if fact.mood is Mood.OBSERVED else f", {fact.mood}"
     how = standing(k, fact)
-    line = f"{fact_words(k, fact)} · {when}{mood} · {fact.source}"
-    if how is not Standing.ASSERTED:
+    unsure = "" if fact.status is Status.CONFIRMED else f", {fact.status}"
+    line = f"{fact_words(k, fact)} · {when}{mood}{unsure} · {fact.source}"
+    if how is not Standing.ASSERTED and not str(fact.source).startswith(_SAYS_SO):
         line += f" · {how}"
     if fact.premises:
         line += " · from " + "; ".join(fact_line(k, p) for p in fact.premises)
@@ -209,7 +219,8 @@ def _need_node(k: Knowledge, explained: Explained, subject: str, feature: str, a
     whose = subject_words(explained, subject)
     where = f" ({whose})" if whose and whose != PATIENT else ""
     clauses = ", ".join(c.partition("/")[2] for c in need.clauses)
-    advice = tuple(dict.fromkeys(filter(None, (k.triples.text(KYPHO + c, KYPHO + "advice") for c in need.causes))))
+    told = (c for c in need.causes if c is not Cause.NOT_RECORDED)  # that speaks for itself
+    advice = tuple(dict.fromkeys(filter(None, (k.triples.text(KYPHO + c, KYPHO + "advice") for c in told))))
     return Node(f"{k.plain(feature)}{where}: {causes}; {way}" + (f"; for {clauses}" if clauses else ""), None, advice)
 
 
@@ -238,7 +249,13 @@ def _wanted_words(explained: Explained, wanted: Wanted) -> str:
 def _flips(explained: Explained, a: Assessment) -> Section:
     nodes = tuple(_flip_node(explained, a, flip) for flip in explained.flips(a))
     lead = f"The fewest changes; of what is recorded, up to {MOST_CHANGES} changes are looked for."
-    return Section("What would change the verdict", nodes, lead if nodes else "")
+    if not nodes:
+        lead = (
+            f"No change of up to {MOST_CHANGES} features alters it. What cannot change, and what is not undone once it "
+            "has come about, is left as it is; only a corrected record would."
+        )
+    judges = a.verdict not in {"Rated", "NoVerdict"}
+    return Section("What would change the verdict", nodes, lead if judges else "")
 
 
 def _flip_node(explained: Explained, a: Assessment, flip: Flip) -> Node:
@@ -252,13 +269,43 @@ def _flip_node(explained: Explained, a: Assessment, flip: Flip) -> Node:
 def _change_words(explained: Explained, wanted: Wanted) -> str:
     step = nearest(wanted)
     if step is None:
-        return _wanted_words(explained, wanted)
+        v, snapshot = wanted.variable, explained.case.snapshot
+        recorded = (*snapshot.supports(v.subject, v.feature), *snapshot.refutations(v.subject, v.feature))
+        now = sorted({fact_in_short(explained.knowledge, f) for f in recorded})
+        return _wanted_words(explained, wanted) + (f" (now {'; '.join(now)})" if now else "")
     value, limit = step
     by = f", by {abs(limit - value)}" if limit != value else ""
     return f"{_wanted_words(explained, wanted)} (now {value}{by})"
 
 
 # -- the whole case
+
+
+def _deciding(explained: Explained) -> Iterator[Section]:
+    """The recorded facts by which sources object, and the advice that applies, over all sources asked."""
+    k = explained.knowledge
+    against: dict[str, dict[str, None]] = {}
+    advised: dict[str, None] = {}
+    for a in explained.case.assessments:
+        if a.having(SCOPE, Truth.NOT_MET):
+            continue
+        objecting = (c for effect in (ABSOLUTE, EXCLUDES, RELATIVE) for c in a.having(effect, Truth.MET))
+        for clause in objecting:
+            for leaf in deciding(clause.proof):
+                for fact in leaf.facts:
+                    against.setdefault(fact_in_short(k, fact), {})[clause.recommendation.id] = None
+        for clause in a.having(ADVISES, Truth.MET):
+            advised[f"{clause.recommendation.id}: {clause.recommendation.text}"] = None
+    rows = sorted(against.items(), key=lambda row: -len(row[1]))
+    nodes = tuple(Node(f"{fact}: {_some(tuple(ids))}") for fact, ids in rows)
+    if nodes:
+        yield Section("What is recorded and weighs against it", nodes, "With the clauses that it meets.")
+    if advised:
+        yield Section("Advice that applies", tuple(Node(text) for text in advised))
+
+
+def _some(ids: Sequence[str], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
 
 
 def _steps(explained: Explained, most: int = 12) -> Section:
@@ -277,7 +324,10 @@ def _steps(explained: Explained, most: int = 12) -> Section:
     more = len(explained.steps) - most
     if more > 0:
         nodes.append(Node(f"and {more} more"))
-    lead = "By how many sources each would settle, for the burden of finding it out. These are options, not orders."
+    lead = (
+        "By how many sources each settles whatever it turns out to be, may settle by some values, or is needed by "
+        "beside others, for the burden of finding it out. These are options, not orders."
+    )
     return Section("What to find out next", tuple(nodes), lead)
 
 
@@ -296,18 +346,14 @@ def _disagreement(explained: Explained) -> Iterator[Section]:
     nodes = []
     for cluster in found.clusters:
         members = tuple(
-            Node(
-                f"{m.assessment.guideline.id}: {said(m.assessment)}"
-                + (f" [{', '.join(c.recommendation.clause for c in m.clauses[:6])}]" if m.clauses else "")
-            )
-            for m in cluster.members
+            Node(f"{m.assessment.guideline.id}: {said(m.assessment)}{_kept_by(m)}") for m in cluster.members
         )
         nodes.append(Node(f"{cluster.side}: {len(members)}", None, (), members))
     lead = ""
     if found.separating:
         names = ", ".join(k.plain(f) for f in found.separating)
         lead = f"Every source that says no turns on one of: {names}."
-    if len(found.clusters) > 1:
+    if nodes:
         yield Section("Where the sources stand", tuple(nodes), lead)
     fired = conflicts_of(k, explained.case)
     topics = tuple(
@@ -321,9 +367,21 @@ def _disagreement(explained: Explained) -> Iterator[Section]:
         yield Section("On what they disagree", topics)
 
 
+def _kept_by(member: Member) -> str:
+    """The clauses that keep a guideline from saying yes."""
+    names = [c.recommendation.clause for c in member.clauses[:6]]
+    if member.any_of:
+        names.append("one of " + " / ".join(c.recommendation.clause for c in member.any_of[:4]))
+    return f" [{', '.join(names)}]" if names else ""
+
+
+def _where_said(fact: Fact) -> str:
+    return f"{fact.time or 'stated as current'} · {fact.source}"
+
+
 def _unread(explained: Explained) -> Section:
     k = explained.knowledge
-    rows = tuple(Node(f"{k.label(f.feature)}: {fact_line(k, f)}") for f in explained.unread)
+    rows = tuple(Node(f"{fact_in_short(k, f)} · {_where_said(f)}") for f in explained.unread)
     return Section("Recorded, and read by no clause", rows, "It counts for none of the sources that were asked.")
 
 

@@ -59,8 +59,8 @@ def next_steps(case: CaseAnswer, found: Mapping[str, Missing | None]) -> tuple[S
     k = case.snapshot.knowledge
     steps: dict[Key, Step] = {}
     for guideline, wanted in found.items():
-        if wanted is None:
-            continue
+        if wanted is None or not any(v.startswith("Candidate") for v in wanted.reachable):
+            continue  # what only tells one refusal from another is no reason to look for it
         alone = {(s[0].subject, s[0].feature) for s in wanted.decisive if len(s) == 1}
         some = {next(iter(p.features)) for p in wanted.possible if len(p.features) == 1}
         every = {(v.subject, v.feature) for s in wanted.decisive for v in s}
@@ -69,7 +69,7 @@ def next_steps(case: CaseAnswer, found: Mapping[str, Missing | None]) -> tuple[S
             (step.settles if key in alone else step.may_settle if key in some else step.needed).append(guideline)
     causes = _causes(case)
     for key, step in steps.items():
-        step.causes = tuple(causes.get(key, ()))
+        step.causes = tuple(causes.get(key, ())) or (Cause.NOT_RECORDED,)
     order = sorted(steps.values(), key=lambda s: (-s.worth, s.feature.burden, s.subject, s.feature.name))
     return tuple(order)
 

@@ -42,9 +42,10 @@ def clause_json(k: Knowledge, clause: ClauseResult, snapshot: Snapshot) -> Json:
     found = reasons_of(snapshot, clause)
     row["reasons"] = [[_reason_json(f) for f in reason] for reason in found.sets]
     row["all_reasons"] = found.complete
+    missed = {(leaf.subject, leaf.criterion): leaf for leaf in near_misses(clause.proof)}
     row["near_misses"] = [
         {**atom_json(leaf), "distance": range_json(Range.exactly(leaf.distance))}
-        for leaf in near_misses(clause.proof)
+        for leaf in missed.values()
         if leaf.distance is not None
     ]
     row["proof"] = proof_json(k, clause.proof)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 
 from kypho_kg.candidacy import Assessment, CaseAnswer, ClauseResult
@@ -18,6 +19,8 @@ from kypho_kg.verdicts import UNDETERMINED
 
 MOST_REASONS = 24
 """Reasons that are told of one clause; of more, those with the fewest facts."""
+NEAR = Decimal("0.25")
+"""The share of a limit within which a number counts as close to it."""
 Reason = frozenset[Fact]
 
 
@@ -95,7 +98,7 @@ def standing(k: Knowledge, fact: Fact) -> Standing:
 class Reasons:
     """The smallest sets of facts by each of which alone a clause has its truth."""
 
-    sets: tuple[Reason, ...]
+    sets: tuple[tuple[Fact, ...], ...]
     complete: bool
     """Whether these are all."""
 
@@ -107,8 +110,8 @@ def reasons_of(snapshot: Snapshot, clause: ClauseResult) -> Reasons:
     search = _Search(snapshot)
     found = search.reasons(clause.proof)
     order = {fact: i for i, fact in enumerate(dict.fromkeys(f for leaf in clause.proof.leaves() for f in leaf.facts))}
-    ordered = sorted(found, key=lambda r: (len(r), sorted(order[f] for f in r)))
-    return Reasons(tuple(ordered), search.complete)
+    rows = (tuple(sorted(r, key=order.__getitem__)) for r in found)
+    return Reasons(tuple(sorted(rows, key=lambda r: (len(r), [order[f] for f in r]))), search.complete)
 
 
 class _Search:
@@ -166,10 +169,13 @@ class _Search:
 
 
 def near_misses(proof: Proof) -> Iterator[Proof]:
-    """The numbers that lie on the wrong side of a limit, with their distance to it."""
+    """The numbers that lie on the wrong side of a limit, and no further from it than a quarter of it."""
     for leaf in proof.leaves():
+        limits = (leaf.criterion.range.low, leaf.criterion.range.high) if leaf.criterion.range else ()
         if leaf.truth is Truth.NOT_MET and leaf.distance is not None:
-            yield leaf
+            near = (abs(limit) * NEAR for limit in limits if limit is not None)
+            if any(abs(leaf.distance) <= share for share in near):
+                yield leaf
 
 
 def unread_facts(case: CaseAnswer) -> tuple[Fact, ...]:
@@ -183,7 +189,10 @@ def unread_facts(case: CaseAnswer) -> tuple[Fact, ...]:
                     _visit(fact, read)
     left_out = {_like(f) for f in (*case.snapshot.stale, *(f for f, _ in case.snapshot.ignored))}
     facts = (f for f in case.record.facts if f.subject in mine)
-    return tuple(f for f in facts if _like(f) not in read and _like(f) not in left_out)
+    unread = [f for f in facts if _like(f) not in read and _like(f) not in left_out]
+    return tuple(
+        sorted(unread, key=lambda f: (f.subject, f.feature, str(f.time or ""), str(f.polarity), str(f.source)))
+    )
 
 
 def _visit(fact: Fact, read: set[tuple[object, ...]]) -> None:

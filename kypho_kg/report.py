@@ -132,6 +132,7 @@ def _disagreement_json(explained: Explained) -> Json:
                         "guideline": m.assessment.guideline.id,
                         "verdict": m.assessment.verdict,
                         "clauses": [c.recommendation.id for c in m.clauses],
+                        "any_of": [c.recommendation.id for c in m.any_of],
                     }
                     for m in cluster.members
                 ],

@@ -17,7 +17,7 @@ from kypho_kg.record import LESION, PATIENT, PROCEDURE, Cause, Fact
 from kypho_kg.report import DISCLAIMER, level_words
 from kypho_kg.summary import STYLES, beside_lines, bridge_words, lesion_words, print_counts, print_summary, short
 from kypho_kg.vocabulary import KYPHO
-from kypho_kg.words import fact_words, reason_words
+from kypho_kg.words import choice_words, fact_words, reason_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MANY = 8
 """With more sources than this they are summed up, one line each."""
+_FORCE = {True: "", False: "not in force for this case", None: "in force: not known"}
 _TRUTH_STYLES = {Truth.MET: "green", Truth.NOT_MET: "red", Truth.UNKNOWN: "yellow"}
 
 
@@ -122,8 +123,10 @@ def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
     ]
     technique = case.snapshot.value(PROCEDURE, k.by_name["technique"].iri).value
     if case.in_session and isinstance(technique, frozenset):
-        parts.append("proposed: " + " or ".join(k.label(t) for t in technique))
-    elif answer.record.procedure and not case.in_session:
+        parts.append("proposed: " + " or ".join(choice_words(k, technique)))
+    elif case.in_session:
+        parts.append("proposed: technique not stated")
+    elif answer.record.procedure:
         parts.append("not in the proposed session")
     parts.append(f"as of {answer.as_of}")
     if answer.record.constructed:
@@ -133,8 +136,7 @@ def case_title(k: Knowledge, answer: Answer, case: CaseAnswer) -> str:
 
 def source_words(a: Assessment) -> str:
     """The source, its kind, and whether it is in force."""
-    force = {True: "", False: "\nnot in force for this case", None: "\nin force: not known"}[a.in_force]
-    return f"{a.guideline.id}\n{a.guideline.plain}{force}"
+    return "\n".join(filter(None, (a.guideline.id, a.guideline.plain, _FORCE[a.in_force])))
 
 
 def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
@@ -144,7 +146,8 @@ def verdict_lines(a: Assessment) -> list[tuple[str, str]]:
         lines.append(("can become: " + "; ".join(map(a.guideline.words, a.conclusion.reachable)), "dim"))
     if no_candidate_either_way(a):
         lines.append(("no candidate either way", ""))
-    lines += [(f"rated: {c}", "") for c in a.categories]
+    rated = dict.fromkeys(r.words for _, r in a.ratings if r.category in a.categories)
+    lines += [(f"rated: {words}", "") for words in rated]
     lines += beside_lines(a)
     return [*lines, (bridge_words(a), "dim")] if a.bridges else lines
 
@@ -223,6 +226,7 @@ def heading_lines(explained: Explained, a: Assessment) -> list[tuple[str, str]]:
     k = explained.knowledge
     lines = [
         (f"{a.guideline.id}: {a.guideline.title}", ""),
+        *([(_FORCE[a.in_force], "")] if a.in_force is not True else []),
         (f"Use: {a.guideline.use}", ""),
         (f"Not for: {a.guideline.misuse}", ""),
         *(("  " + line, style) for line, style in verdict_lines(a)),
@@ -241,6 +245,8 @@ def print_explanation(console: Console, explained: Explained, a: Assessment) -> 
     for line, style in heading_lines(explained, a):
         console.print(Text(line, style))
     print_sections(console, narrate(explained, a))
+    for line in unused_lines(explained.knowledge, explained.case):
+        console.print(Text(line, style="dim"))
     console.print(Text(footer(explained.answer), style="dim"))
 
 

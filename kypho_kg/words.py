@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 
 from kypho_kg.candidacy import Assessment, ClauseResult
 from kypho_kg.conflicts import Firing, Stance, Stand, Turn
@@ -12,18 +13,30 @@ from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.missing import Wanted
 from kypho_kg.plausibility import limits
 from kypho_kg.reasons import deciding, decisive_clauses, no_candidate_either_way
-from kypho_kg.record import Fact, Polarity, Range, Value
+from kypho_kg.record import Fact, Polarity, Range, Status, Value
 from kypho_kg.values import Cell
 from kypho_kg.vocabulary import KYPHO
 
 
 def value_words(k: Knowledge, value: Value) -> str:
-    """A recorded value in words."""
+    """A recorded value in words; a number with two decimal places at most."""
+    if isinstance(value, Range):
+        return str(_short(value))
     if isinstance(value, frozenset):
         return " or ".join(choice_words(k, value))
     if isinstance(value, str):
         return k.label(value)
     return "" if value is None else str(value)
+
+
+def _short(value: Range) -> Range:
+    low, high = (None if x is None else _two_places(x) for x in (value.low, value.high))
+    return Range(low, high, value.low_open, value.high_open)
+
+
+def _two_places(number: Decimal) -> Decimal:
+    short = round(number, 2)
+    return number if short == number else short.normalize() if short % 1 else short.quantize(Decimal(1))
 
 
 def choice_words(k: Knowledge, values: frozenset[str]) -> list[str]:
@@ -67,6 +80,13 @@ def fact_words(k: Knowledge, fact: Fact) -> str:
     return said if fact.polarity is Polarity.PRESENT else f"not {said}"
 
 
+def fact_in_short(k: Knowledge, fact: Fact) -> str:
+    """A fact with the name of its feature, said once, and what makes it less than sure."""
+    words, name = fact_words(k, fact), k.label(fact.feature)
+    unsure = "" if fact.status is Status.CONFIRMED else f" ({fact.status})"
+    return (words if words.startswith(name) else f"{name} {words}") + unsure
+
+
 def leaf_words(k: Knowledge, leaf: Proof, asked: str = "") -> str:
     """A leaf as a short phrase: feature, what is recorded, what is asked for.
 
@@ -84,6 +104,7 @@ def leaf_words(k: Knowledge, leaf: Proof, asked: str = "") -> str:
     recorded = "; ".join(dict.fromkeys(fact_words(k, f) for f in leaf.facts))
     if leaf.truth is Truth.UNKNOWN:
         said = cause_words(k, leaf)
+        recorded = "" if said.startswith(recorded) or recorded in said else recorded
         return f"{name}: {recorded + ', ' if recorded else ''}{said} (asked: {asked or asked_words(k, c)})"
     return f"{name} {recorded} (asked: {asked or asked_words(k, c)})"
 
@@ -103,7 +124,8 @@ def cells_words(k: Knowledge, wanted: Wanted) -> str:
         return " or ".join("present" if c.present else "absent" for c in cells)
     if feature.kind is Op.QUANTITY:
         unit = "" if feature.unit.startswith("{") else f" {feature.unit}"
-        return " or ".join(f"{_bounded(feature, r)}{unit}" for r in joined(tuple(c.range for c in cells if c.range)))
+        shown = (_bounded(feature, r) for r in joined(tuple(c.range for c in cells if c.range)))
+        return " or ".join("any value" if r == Range(None, None) else f"{r}{unit}" for r in shown)
     if feature.kind is Op.CHOICE:
         return " or ".join(choice_words(k, frozenset(v for c in cells for v in c.values)))
     return " or ".join(_class_words(k, c) for c in cells)

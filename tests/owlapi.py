@@ -23,6 +23,8 @@ ONTOLOGY = ROOT / "ontology"
 KNOWLEDGE_BASE = "https://w3id.org/kypho"
 FORMATS = ("Turtle", "RDFXML", "FunctionalSyntax", "OWLXML")
 """Not Manchester syntax: OWLAPI 5.1.9 drops general axioms in it and adds individuals to those that are different."""
+INCOMPLETE = "HermiT"
+"""Misses some classes that set limits to one quantity on the files as they are; nothing that it finds is wrong."""
 REASONERS = {"HermiT": "org.semanticweb.HermiT.ReasonerFactory", "Openllet": "openllet.owlapi.OpenlletReasonerFactory"}
 TIMEOUT = 300
 """Seconds that a reasoner may take for one task, many times what it needs."""

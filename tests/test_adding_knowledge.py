@@ -113,7 +113,7 @@ def test_the_new_guideline_assesses_a_patient(verdicts):
 
 def test_the_new_guideline_is_explained(house, patient):
     page = house.run("explain", patient, "--guideline", "example-2030")
-    assert "example-2030/EX-R1 [met]" in page
+    assert "[met] example-2030/EX-R1" in page
     assert "INR 1.4 (asked: > 1.3" in page
 
 

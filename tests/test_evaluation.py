@@ -154,7 +154,12 @@ def test_a_lesion_left_out_of_sight_is_unknown():
         (8, between(5, 9), 1, "met"),
         (10, between(5, 9), -1, "not met"),
         (between(4, 6), between(5), None, "unknown"),
-        (between(6, 8), between(5), None, "met"),
+        (between(6, 8), between(5), 1, "met"),
+        (between(6, 8), between(5, 9), 1, "met"),
+        (between(6), between(5), 1, "met"),
+        (between(None, 5, high_open=True), between(5), 0, "not met"),
+        (between(1, 3), between(5, 9), -2, "not met"),
+        (between(10), between(5, 9), -1, "not met"),
         (3, between(), None, "met"),
     ],
 )

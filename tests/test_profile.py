@@ -113,23 +113,24 @@ def test_what_the_profile_allows_is_read(tmp_path, kind):
 
 FINDING = """
 kypho:Test a owl:Class ; rdfs:label "test"@en ; rdfs:subClassOf kypho:SafetyFinding ;
-    kypho:bearer kypho:Patient ; kypho:acquisition kypho:History .
+    kypho:bearer kypho:Patient ; kypho:acquisition kypho:History ; kypho:changeability kypho:CanChange .
 """
 QUANTITY = """
 kypho:test a owl:DatatypeProperty , owl:FunctionalProperty ; rdfs:label "test"@en ; rdfs:range xsd:decimal ;
     kypho:featureKind kypho:QuantityFeature ; kypho:bearer kypho:Patient ; kypho:ucumUnit "kg" ;
-    kypho:acquisition kypho:History .
+    kypho:acquisition kypho:History ; kypho:changeability kypho:CanChange .
 """
 CHOICE = """
 kypho:test a owl:ObjectProperty , owl:FunctionalProperty ; rdfs:label "test"@en ; rdfs:range kypho:TestValue ;
-    kypho:featureKind kypho:ChoiceFeature ; kypho:bearer kypho:Patient ; kypho:acquisition kypho:History .
+    kypho:featureKind kypho:ChoiceFeature ; kypho:bearer kypho:Patient ;
+    kypho:acquisition kypho:History ; kypho:changeability kypho:CanChange .
 kypho:TestValue a owl:Class ; owl:equivalentClass [ a owl:Class ; owl:oneOf ( kypho:One kypho:Two ) ] .
 [] a owl:AllDifferent ; owl:distinctMembers ( kypho:One kypho:Two ) .
 """
 CATEGORY = """
 kypho:test a owl:ObjectProperty , owl:FunctionalProperty ; rdfs:label "test"@en ; rdfs:range kypho:Root ;
     kypho:featureKind kypho:CategoryFeature ; kypho:categoryRoot kypho:Root ; kypho:bearer kypho:Patient ;
-    kypho:acquisition kypho:History .
+    kypho:acquisition kypho:History ; kypho:changeability kypho:CanChange .
 kypho:Root a owl:Class ; rdfs:subClassOf kypho:CategoryValue .
 kypho:Left a owl:Class ; rdfs:subClassOf kypho:Root . kypho:Right a owl:Class ; rdfs:subClassOf kypho:Root .
 [] a owl:AllDisjointClasses ; owl:members ( kypho:Left kypho:Right ) .
@@ -154,6 +155,10 @@ FEATURES = {
         FINDING.replace("; kypho:acquisition kypho:History", ""), "", "Test: needs a way of acquisition with a burden"),
     "an acquisition without burden": (
         FINDING.replace("History", "Guesswork"), "", "Test: needs a way of acquisition with a burden"),
+    "no changeability": (
+        FINDING.replace("; kypho:changeability kypho:CanChange", ""), "", "Test: needs a changeability: CanChange"),
+    "an unknown changeability": (
+        FINDING.replace("CanChange", "MayChange"), "", "Test: needs a changeability: CanChange, CannotChange, Only"),
     "an unknown selection rule": (
         QUANTITY, "kypho:test kypho:selectionRule kypho:Oldest .", "test: unknown selection rule Oldest"),
     "an unknown derivation": (
