@@ -61,6 +61,7 @@ def explain(
     """Show the full proof of one guideline, what is missing, and what would change its verdict."""
     from kypho_kg import narrative, report, terminal
     from kypho_kg.explanation import Explained
+    from kypho_kg.markdown import markdown
 
     answers, problems = assessed(
         file,
@@ -93,7 +94,7 @@ def explain(
         for e in explained:
             title, a = terminal.case_title(e.knowledge, e.answer, e.case), e.case.assessments[0]
             lines = [line for line, _ in terminal.heading_lines(e, a)]
-            typer.echo(narrative.markdown(title, lines, narrative.narrate(e, a), terminal.footer(e.answer)))
+            typer.echo(markdown(title, lines, narrative.narrate(e, a), terminal.footer(e.answer)))
     else:
         for e in explained:
             terminal.print_explanation(console(), e, e.case.assessments[0])

@@ -12,9 +12,9 @@ import functools
 import importlib.util
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jpype
 
@@ -29,6 +29,7 @@ REASONERS = {"HermiT": "org.semanticweb.HermiT.ReasonerFactory", "Openllet": "op
 TIMEOUT = 300
 """Seconds that a reasoner may take for one task, many times what it needs."""
 
+T = TypeVar("T")
 _API = "org.semanticweb.owlapi."
 _CLOSED = ("127.0.0.1", "9")
 
@@ -270,6 +271,24 @@ def together(files: Sequence[Path]) -> Any:
     return java("apibinding.OWLManager").createOWLOntologyManager().createOntology(axioms)
 
 
+ATTEMPTS = 6
+"""How often a reasoner is asked anew after it broke off with an error of its own."""
+
+
+def answered(name: str, ontology: Any, ask: Callable[[Any], T]) -> T:
+    """What a reasoner answers. Whether Openllet breaks off hangs on the order of its sets, so it is asked anew."""
+    for attempt in range(ATTEMPTS):
+        engine = reasoner(name, ontology)
+        try:
+            return ask(engine)
+        except java("openllet.core.exceptions.InternalReasonerException"):
+            if attempt == ATTEMPTS - 1:
+                raise
+        finally:
+            engine.dispose()
+    raise AssertionError("not reached")
+
+
 def entailed(merged: Any, individual: str, classes: Iterable[str], name: str) -> frozenset[str]:
     """Those of the classes that a reasoner puts an individual into.
 
@@ -286,18 +305,19 @@ def entailed(merged: Any, individual: str, classes: Iterable[str], name: str) ->
     def ask(group: list[tuple[str, Any]]) -> frozenset[str]:
         signature = java("java.util.HashSet")([subject, *(cls for _, cls in group)])
         module = java("apibinding.OWLManager").createOWLOntologyManager().createOntology(modules.extract(signature))
-        engine = reasoner(name, module)
-        try:
+
+        def types(engine: Any) -> frozenset[str]:
             if not engine.isConsistent():
                 raise ValueError(f"{name}: inconsistent")
             return frozenset(iri_ for iri_, cls in group if engine.isEntailed(claim(cls, subject)))
+
+        try:
+            return answered(name, module, types)
         except java("openllet.core.exceptions.InternalReasonerException"):
             if len(group) == 1:
                 raise
             middle = len(group) // 2
             return ask(group[:middle]) | ask(group[middle:])
-        finally:
-            engine.dispose()
 
     asked = [(c, _declared(merged, "Class", c)) for c in sorted(classes)]
     return ask(asked) if asked else frozenset()

@@ -34,7 +34,7 @@ DEFINITION, SOURCE = OBO.IAO_0000115, OBO.IAO_0000119
 
 CLI = ("cli_shared", "cli_knowledge", "cli_patient", "cli")
 EXPORTS = ("ontology_export", "ontology_docs")
-PAGES = ("report", "summary", "terminal", "case_export")
+PAGES = ("report", "summary", "terminal", "markdown", "case_export")
 QUALITY = ("quality", "justification", "manchester")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
