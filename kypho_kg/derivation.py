@@ -23,6 +23,8 @@ from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
 _SEVEN = Decimal(7)
+ROUNDING = Decimal("0.0002")
+"""By so much two statements of one duration may differ because each was rounded to four places, and be one still."""
 
 
 def elapsed(start: TimeSpan, day: date, unit: str) -> Range:

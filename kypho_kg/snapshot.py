@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 
 from kypho_kg import derivation
 from kypho_kg.criteria import Op
@@ -246,7 +247,8 @@ class _Resolver:
     def _common(self, feature: Feature, a: Value, b: Value) -> Value:
         """What both say, or ``None`` where they contradict."""
         if isinstance(a, Range) and isinstance(b, Range):
-            return a.intersection(b)
+            slack = derivation.ROUNDING if feature.advances else Decimal(0)
+            return a.intersection(b) or (a.intersection(b.shifted(-slack, slack)) if slack else None)
         if isinstance(a, frozenset) and isinstance(b, frozenset):
             return a & b or None
         if isinstance(a, TimeSpan) and isinstance(b, TimeSpan):

@@ -566,3 +566,11 @@ def test_a_record_without_facts_knows_nothing():
     assert snapshot.subjects() == (PATIENT,)
     assert says(snapshot, "Pregnancy") == "NotRecorded"
     assert record().facts == ()
+
+
+@pytest.mark.parametrize("day", range(1, 16))
+def test_rounding_makes_no_contradiction(day):
+    """Three weeks some time in February, and 24 days on the 4th: one statement, on whichever day it is read."""
+    said = [fact("weeksSinceOnset", 3, "2026-02"), fact("weeksSinceOnset", "3.4286", "2026-02-04")]
+    state = snap(*said, as_of=date(2026, 2, day + 3)).value(A, feature("weeksSinceOnset").iri)
+    assert state.gap.cause is not Cause.CONFLICTING
