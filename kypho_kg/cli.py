@@ -21,6 +21,7 @@ from kypho_kg.cli_shared import (
     Assume,
     Files,
     GuidelineIds,
+    MappingOpt,
     NoBridge,
     PayerOpt,
     QueryFormat,
@@ -37,6 +38,7 @@ from kypho_kg.cli_shared import (
 from kypho_kg.cli_shared import console as _console
 from kypho_kg.cli_shared import knowledge as _knowledge
 from kypho_kg.cli_shared import print_json as _print_json
+from kypho_kg.cli_sources import sources_app
 from kypho_kg.errors import EngineError, KyphoKGError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ app = typer.Typer(
 app.add_typer(guidelines_app, name="guidelines")
 app.add_typer(ontology_app, name="ontology")
 app.add_typer(patient_app)
+app.add_typer(sources_app)
 
 
 class AssessFormat(StrEnum):
@@ -64,6 +67,7 @@ class AssessFormat(StrEnum):
     HTML = "html"
     TRIG = "trig"
     TURTLE = "ttl"
+    JSONLD = "jsonld"
 
 
 def main() -> None:
@@ -109,11 +113,12 @@ def assess(
     state: StateOpt = None,
     payer: PayerOpt = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Only the lesion with this id.")] = None,
+    mapping: MappingOpt = None,
     format_: Annotated[
         AssessFormat,
         typer.Option(
             "--format",
-            help="table; json; html: a page of one patient; trig or ttl: facts, proofs and verdicts as RDF; "
+            help="table; json; html: a page of one patient; trig, ttl or jsonld: facts, proofs and verdicts as RDF; "
             "owl: one case as an ontology that imports the knowledge base.",
         ),
     ] = AssessFormat.TABLE,
@@ -142,6 +147,7 @@ def assess(
         readings=reading or (),
         bridges=not no_bridge,
         payer=payer,
+        mapping=mapping,
     )
     if lesion is not None:
         answers = only_lesion(answers, lesion)
@@ -154,6 +160,12 @@ def assess(
         from kypho_kg.store import serialized
 
         typer.echo(serialized(case_graphs(answers), apart=format_ is AssessFormat.TRIG), nl=False)
+    elif format_ is AssessFormat.JSONLD:
+        from kypho_kg.case_graph import case_graphs
+        from kypho_kg.context import as_jsonld
+        from kypho_kg.loading import load_knowledge
+
+        typer.echo(as_jsonld(case_graphs(answers), load_knowledge()), nl=False)
     elif format_ is AssessFormat.HTML:
         from kypho_kg.explanation import explain
         from kypho_kg.page import page

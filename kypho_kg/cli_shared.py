@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kypho_kg.candidacy import Answer
+    from kypho_kg.intake import Intake
     from kypho_kg.knowledge import Knowledge
     from kypho_kg.record import Record
 
@@ -45,7 +46,14 @@ class QueryFormat(StrEnum):
 QueryFormatOpt = Annotated[QueryFormat, typer.Option("--format", help="table, json or md (Markdown).")]
 
 
-Files = Annotated[list[Path], typer.Argument(help="Patient files (YAML or JSON); files of one patient are merged.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Patient files (YAML or JSON), FHIR (Bundle, NDJSON, bulk folder), RDF, or tables with --mapping; "
+        "sources of one patient are merged."
+    ),
+]
+MappingOpt = Annotated[Path | None, typer.Option("--mapping", help="For tables: the file that says what a column is.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
 With = Annotated[
     list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")
@@ -120,15 +128,35 @@ def day(text: str | None) -> date | None:
         raise UsageError(f"--as-of {text!r} is no date; expected YYYY-MM-DD") from None
 
 
-def records_of(files: list[Path], with_: list[Path] | None) -> tuple[list[Record], list[Problem]]:
-    """The records of patient files, with the problems of those that cannot be read."""
-    from kypho_kg.intake import read_records
+def intake_of(files: list[Path], with_: list[Path] | None, mapping: Path | None = None) -> Intake:
+    """The records of some sources, with what is wrong with the rest and what was read of each."""
+    from kypho_kg.intake import read_sources
 
-    return read_records(files, knowledge(), with_ or ())
+    return read_sources(files, knowledge(), with_ or (), mapping=mapping)
+
+
+def records_of(
+    files: list[Path], with_: list[Path] | None, mapping: Path | None = None
+) -> tuple[list[Record], list[Problem]]:
+    """The records of some sources, with the problems of what cannot be read.
+
+    Of a source that holds more than was read, that is said on stderr.
+    """
+    found = intake_of(files, with_, mapping)
+    for report in found.reports:
+        lost = sum(report.unmapped.values()) + sum(report.unread.values())
+        if lost:
+            typer.echo(f"{report.source}: {lost:,} entries were not understood or not read: kypho-kg intake", err=True)
+    return found.records, found.problems
 
 
 def assessed(
-    files: list[Path], as_of: str | None, with_: list[Path] | None, state: str | None = None, **options: Any
+    files: list[Path],
+    as_of: str | None,
+    with_: list[Path] | None,
+    state: str | None = None,
+    mapping: Path | None = None,
+    **options: Any,
 ) -> tuple[list[Answer], list[Problem]]:
     """The answers on patient files; options are those of ``assess``."""
     from kypho_kg.candidacy import assess as run
@@ -137,7 +165,7 @@ def assessed(
     asked = day(as_of)
     if state is not None and not is_postal_code(state):
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
-    records, problems = records_of(files, with_)
+    records, problems = records_of(files, with_, mapping)
     answers = []
     for record in records:
         if asked and record.as_of and asked != record.as_of:

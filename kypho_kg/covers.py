@@ -322,7 +322,9 @@ class Covers:
             else:
                 hit = self._speaks_for(where, v.subject) and k.subsumes(v.feature, bridge.conclusion)
             if hit:
-                denied.append(frame.only(i, _cells(v, present=bridge.rules_out)))
+                known = self.case.snapshot.supports if bridge.rules_out else self.case.snapshot.refutations
+                stays = bool(known(v.subject, v.feature))
+                denied.append(frame.only(i, _cells(v, present=bridge.rules_out), stays=stays))
         return frame.both(cover, frame.either(*denied)) if denied else NOTHING
 
     def _is_settled(self, fact: Fact) -> bool:

@@ -1,20 +1,31 @@
-"""From files to records that are fit to reason on: reading, merging, overlays, shapes.
+"""From sources to records that are fit to reason on: reading, merging, overlays, shapes.
 
 One bad file is reported and costs the others nothing.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kypho_kg.errors import InputError, Problem
+from kypho_kg.errors import InputError, Problem, UsageError
+from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import PATIENT, PROCEDURE, Record
 from kypho_kg.sources.patient_file import merge, overlay, read_overlay, read_patient_file
 from kypho_kg.validation import Severity, ValidationResult, validate_record
 from kypho_kg.vocabulary import local
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The records of some sources, what is wrong with the rest, and what was read of each source."""
+
+    records: list[Record]
+    problems: list[Problem]
+    reports: list[IntakeReport]
 
 
 def read_records(
@@ -25,15 +36,34 @@ def read_records(
     :param overlays: files with author and reason that add or override facts.
     :raises InputError: when an overlay itself is wrong, for then the answer would not be the one asked for.
     """
+    found = read_sources(files, knowledge, overlays)
+    return found.records, found.problems
+
+
+def read_sources(
+    paths: Iterable[Path], knowledge: Knowledge, overlays: Sequence[Path] = (), *, mapping: Path | None = None
+) -> Intake:
+    """The records of patient files, FHIR, tables and RDF; sources that name the same patient are merged.
+
+    A fact of a patient file that violates a shape is an error of the file; of any other source it is kept, counts as
+    unknown, and is told.
+
+    :param mapping: for tables, the file that says what each column is.
+    :raises InputError: when an overlay itself is wrong, for then the answer would not be the one asked for.
+    :raises UsageError: for a table without a mapping.
+    """
     records: list[Record] = []
     problems: list[Problem] = []
-    for path in files:
+    reports: list[IntakeReport] = []
+    for path in paths:
+        report = IntakeReport(path.name)
+        reports.append(report)
         try:
-            record = read_patient_file(path, knowledge)
-            reject_invalid(record, knowledge)
-            records.append(record)
+            for record in _records_of(path, knowledge, report, mapping):
+                records.append(record)
         except InputError as error:
-            problems.extend(error.problems)
+            report.rejected.extend(error.problems)
+        problems.extend(report.rejected)
     merged: dict[str, list[Record]] = {}
     for record in records:
         merged.setdefault(record.patient, []).append(record)
@@ -53,7 +83,70 @@ def read_records(
         new = overlay(targets[0], over)
         reject_invalid(new, knowledge)
         records = [new if r is targets[0] else r for r in records]
-    return records, problems
+    return Intake(records, problems, reports)
+
+
+def _records_of(path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None) -> Iterator[Record]:
+    kind = source_kind(path)
+    if kind == PATIENT_FILE:
+        record = read_patient_file(path, knowledge)
+        reject_invalid(record, knowledge)
+        report.saw("patient files")
+        report.records += 1
+        yield record
+        return
+    for record in _of_other(kind, path, knowledge, report, mapping):
+        marked = mark_invalid(record)
+        for fact in marked.facts:
+            if fact.invalid:
+                report.left(local(fact.feature), f"a value that is not believed: {fact.invalid}")
+        yield marked
+
+
+def _of_other(
+    kind: str, path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None
+) -> Iterator[Record]:
+    if kind == FHIR:
+        from kypho_kg.sources.fhir import read_fhir
+
+        return read_fhir(path, knowledge, report)
+    if kind == RDF:
+        from kypho_kg.sources.rdf import read_rdf
+
+        return read_rdf(path, knowledge, report)
+    from kypho_kg.sources.table import read_table
+
+    if mapping is None:
+        raise UsageError(f"{path.name} is a table: say with --mapping what its columns are ('map init' writes a start)")
+    return read_table(path, mapping, knowledge, report)
+
+
+PATIENT_FILE, FHIR, RDF, TABLE = "patient file", "FHIR", "RDF", "table"
+_ENDINGS = {
+    **dict.fromkeys((".ttl", ".trig", ".nt", ".nq", ".rdf", ".owl", ".jsonld"), RDF),
+    **dict.fromkeys((".csv", ".tsv", ".parquet"), TABLE),
+    ".ndjson": FHIR,
+}
+
+
+def source_kind(path: Path) -> str:
+    """Of what kind a source is: by its ending, and of a ``.json`` by whether it is a FHIR resource."""
+    if path.is_dir():
+        return FHIR
+    name = path.name.lower().removesuffix(".gz")
+    ending = Path(name).suffix
+    if ending in _ENDINGS:
+        return _ENDINGS[ending]
+    return FHIR if ending == ".json" and _is_fhir(path) else PATIENT_FILE
+
+
+def _is_fhir(path: Path) -> bool:
+    opened = gzip.open if path.name.lower().endswith(".gz") else Path.open
+    try:
+        with opened(path, "rb") as file:
+            return b'"resourceType"' in file.read(4096)
+    except (OSError, EOFError):
+        return False
 
 
 def reject_invalid(record: Record, knowledge: Knowledge) -> None:

@@ -66,6 +66,9 @@ def missing(case: CaseAnswer, assessment: Assessment) -> Missing | None:
     if len(now.reachable) < 2:
         return None
     space = Prospects(case, assessment)
+    if space.frame.holds_everything(space.impossible):
+        # What is recorded contradicts itself through a bridge: no value of what is unknown can mend that.
+        return Missing((), (), (now.verdict,), (), tuple(space.blocked), exact=True)
     decisive, bands, complete = _decisive(space, now.verdict)
     possible = tuple(p for verdict in now.reachable if verdict != now.verdict for p in _possible(space, verdict))
     ends = {p.verdict for p in possible} | (

@@ -1,0 +1,75 @@
+"""What was read of the sources of a run, as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from kypho_kg.guidelines import DECIDING
+from kypho_kg.intake_report import IntakeReport
+from kypho_kg.knowledge import Knowledge
+from kypho_kg.record import Record
+from kypho_kg.vocabulary import local
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST = 25
+"""Rows of each kind that are printed; the JSON has all."""
+
+
+def print_reports(console: Console, k: Knowledge, reports: Iterable[IntakeReport]) -> None:
+    """Each source: what was read, what it became, what was not understood, not read, and rejected."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for report in reports:
+        read = ", ".join(f"{n:,} {kind}" for kind, n in sorted(report.read.items(), key=lambda row: -row[1]))
+        patients = "1 patient" if report.records == 1 else f"{report.records:,} patients"
+        console.print(Text(f"{report.source}: {patients}; read: {read or 'nothing'}", style="bold"))
+        parts = (
+            ("Understood", ("kind", "code or column", "feature"), report.mapped),
+            ("Not understood", ("kind", "code", "text"), report.unmapped),
+            ("Not read", ("kind", "why"), report.unread),
+        )
+        for title, columns, counts in parts:
+            if not counts:
+                continue
+            rows = sorted(counts.items(), key=lambda row: (-row[1], row[0]))
+            table = Table(*columns, "count", title=f"{title}: {len(rows)}", title_justify="left")
+            for key, n in rows[:MOST]:
+                table.add_row(*(Text(str(x)) for x in key), str(n))
+            if len(rows) > MOST:
+                table.add_row(Text(f"and {len(rows) - MOST} more"), *("" for _ in columns))
+            console.print(table)
+        for problem in report.rejected[:MOST]:
+            console.print(Text(f"rejected: {problem}", style="red"))
+        if len(report.rejected) > MOST:
+            console.print(Text(f"and {len(report.rejected) - MOST} more rejected", style="red"))
+
+
+def print_coverage(console: Console, k: Knowledge, records: Sequence[Record]) -> None:
+    """How many of the features that decide somewhere were filled by any source, and which were not."""
+    from rich.text import Text
+
+    filled, missing = coverage(k, records)
+    told = ", ".join(k.plain(f) for f, _ in missing[:12])
+    more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
+    asked = filled + len(missing)
+    console.print(Text(f"Of {asked} features on which verdicts turn, {filled} were filled by a source."))
+    if missing:
+        console.print(Text(f"Filled by none, the most asked first: {told}{more}", style="dim"))
+
+
+def coverage(k: Knowledge, records: Iterable[Record]) -> tuple[int, list[tuple[str, int]]]:
+    """How many features that deciding clauses ask for are recorded of any patient; the others, with how many ask."""
+    asked: dict[str, int] = {}
+    for g in k.guidelines.values():
+        for r in g.recommendations:
+            if r.effect in DECIDING:
+                for term in {c.term for c in r.criterion.walk() if not c.children and c.term in k.features}:
+                    asked[term] = asked.get(term, 0) + 1
+    recorded = {f.feature for record in records for f in record.facts}
+    filled = {t for t in asked if t in recorded or any(t in k.ancestors(f) for f in recorded)}
+    left = sorted(((t, n) for t, n in asked.items() if t not in filled), key=lambda row: (-row[1], local(row[0])))
+    return len(filled), left

@@ -1,0 +1,398 @@
+"""Records written with our terms as RDF: Turtle, TriG, N-Triples, N-Quads, RDF/XML and JSON-LD (docs/rdf.md).
+
+Only what is asserted is read. Nothing is fetched: no remote context, no entity, no import.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import threading
+import warnings
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote
+
+from kypho_kg import record as r
+from kypho_kg import vocabulary as v
+from kypho_kg.context import check_xml, local_document, refuse
+from kypho_kg.criteria import Op
+from kypho_kg.errors import InputError
+from kypho_kg.intake_report import IntakeReport
+from kypho_kg.knowledge import Feature, Knowledge
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Source, TimeSpan
+from kypho_kg.sources.fact_reader import nearest
+from kypho_kg.store import Literal, Term, Triple, Triples
+from kypho_kg.vocabulary import KYPHO, XSD, local
+
+MAX_BYTES: Final = 256 * 1024 * 1024
+MAX_DEPTH: Final = 100
+ASSERTED: Final = "urn:kypho:graph:asserted"
+DERIVED: Final = frozenset({"urn:kypho:graph:inferred", "urn:kypho:graph:judged"})
+FORMATS: Final = {".ttl": "turtle", ".trig": "trig", ".nt": "nt", ".nq": "nquads", ".rdf": "xml", ".owl": "xml",
+                  ".jsonld": "json-ld"}  # fmt: skip
+
+_T = TypeVar("_T")
+_E = TypeVar("_E", bound=StrEnum)
+_LOCK = threading.Lock()
+_TRUE = ("true", "1")
+_CITATION = v.DCTERMS + "bibliographicCitation"
+_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.ASCII | re.DOTALL)
+_BOUNDS = ("statedValue", "rangeLow", "rangeHigh", "rangeLowExcluded", "rangeHighExcluded")
+_VALUE_FORMS = frozenset(KYPHO + name for name in (*_BOUNDS, "recordedClass"))
+_FORMS = {Op.QUANTITY: _BOUNDS, Op.CATEGORY: ("recordedClass",), None: ("statedValue",)}
+
+
+def read_rdf(path: Path, knowledge: Knowledge, report: IntakeReport, *, limit: int = MAX_BYTES) -> Iterator[r.Record]:
+    """Read the records of one file, one for each patient; what is malformed is noted in the report and left out.
+
+    :param limit: the most bytes that are read, unpacked ones included.
+    """
+    try:
+        triples = _asserted(path, knowledge, report, limit)
+    except InputError as error:
+        report.rejected.extend(error.problems)
+        return
+    report.saw("triples", len(triples))
+    yield from _Reader(path.name, knowledge, report, triples).records()
+
+
+def _asserted(path: Path, knowledge: Knowledge, report: IntakeReport, limit: int) -> list[Triple]:
+    """The triples of the default graph and of the asserted one, sorted."""
+    file, name, packed = path.name, path.name.lower().removesuffix(".gz"), path.name.lower().endswith(".gz")
+    form = FORMATS.get(Path(name).suffix)
+    if form is None:
+        refuse(file, "the name tells no RDF syntax", f"one of {', '.join(FORMATS)}, each also with .gz")
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        refuse(file, f"cannot be read: {getattr(error, 'strerror', None) or 'it is no whole gzip file'}")
+    if len(data) > limit:
+        refuse(file, "the file is too large", f"at most {limit:,} bytes{' when unpacked' if packed else ''}")
+    if form == "json-ld":
+        data = local_document(file, data, knowledge, MAX_DEPTH)
+    elif form == "xml":
+        check_xml(file, data, MAX_DEPTH)
+    graphs = _parsed(file, data, form)
+    for graph in sorted(graphs.keys() - {"", ASSERTED}):
+        why = f"records stand in no graph or in {ASSERTED}; the inferred and the judged graph follow from it"
+        report.left(f"graph {graph}" if graph in DERIVED else "another named graph", why)
+    return sorted(graphs[""] | graphs[ASSERTED], key=repr)
+
+
+def _parsed(file: str, data: bytes, form: str) -> dict[str, set[Triple]]:
+    """The triples of each graph, literals as they stand; the default graph has no name."""
+    import rdflib
+    from rdflib.graph import DATASET_DEFAULT_GRAPH_ID
+
+    def plain(term: Any) -> Term:
+        if isinstance(term, rdflib.Literal):
+            return Literal(str(term), str(term.datatype or XSD + "string"), term.language or "")
+        return f"_:{term}" if isinstance(term, rdflib.BNode) else str(term)
+
+    graphs: dict[str, set[Triple]] = defaultdict(set)
+    logger, level, switch = logging.getLogger("rdflib"), logging.getLogger("rdflib").level, rdflib.NORMALIZE_LITERALS
+    with _LOCK, warnings.catch_warnings():  # rdflib has these switches for the whole program only
+        warnings.simplefilter("ignore")
+        try:
+            rdflib.NORMALIZE_LITERALS = False
+            logger.setLevel(logging.CRITICAL + 1)
+            dataset = rdflib.Dataset()
+            dataset.parse(data=data, format=form, publicID="http://file.invalid/")
+            for s, p, o, g in dataset.quads():
+                graphs["" if g in (None, DATASET_DEFAULT_GRAPH_ID) else str(g)].add((str(plain(s)), str(p), plain(o)))
+        except Exception as error:  # its own exceptions, pyparsing's, and whatever its code runs into
+            line = re.search(r"at line (\d+) of|:(\d+):\d+:", str(error))
+            why = re.search(r"Bad syntax \(([^\n]*?)\) at \^", str(error))
+            deep = isinstance(error, RecursionError)
+            what = "nested too deep" if deep else f"not valid {form}" + (f": {why[1]}" if why else "")
+            refuse(f"{file}:{line[1] or line[2]}" if line else file, what)
+        finally:
+            rdflib.NORMALIZE_LITERALS = switch
+            logger.setLevel(level)
+    return graphs
+
+
+class _BadError(ValueError):
+    """What is wrong with a node, and what would be right."""
+
+
+def _shown(term: Term) -> str:
+    if isinstance(term, Literal):
+        return f"{term.text[:60]!r} of {term.datatype.removeprefix(XSD)}"
+    return "a node without a name" if term.startswith("_:") else local(term)
+
+
+def _literal(*types: str, form: str = ".*", expected: str = "a text") -> Callable[[Term], str]:
+    """Read a literal of one of the datatypes whose text has the form."""
+
+    def read(term: Term) -> str:
+        text = term.text if isinstance(term, Literal) and term.datatype in [XSD + t for t in types] else None
+        if text is None or not re.fullmatch(form, text, re.ASCII | re.DOTALL):
+            raise _BadError(_shown(term), expected)
+        return text
+
+    return read
+
+
+_state = _literal("string", form="[A-Z]{2}", expected="two capitals, a postal code")
+_text = _literal("string")
+_digits = _literal("decimal", "integer", form=r"[-+]?(\d{1,30}(\.\d*)?|\.\d+)", expected="an xsd:decimal")
+_date = _literal("date", form=r"\d{4}-\d\d-\d\d", expected="an xsd:date YYYY-MM-DD")
+_yes = _literal("boolean", form="true|false|1|0", expected="true or false")
+
+
+def _day(term: Term) -> date:
+    try:
+        return date.fromisoformat(_date(term))
+    except ValueError as error:
+        raise _BadError(f"{_shown(term)}, no date that exists", "YYYY-MM-DD") from error
+
+
+def _number(term: Term) -> Decimal:
+    return Decimal(_digits(term))
+
+
+def _member(kind: type[_E], suffix: str = "") -> Callable[[Term], _E]:
+    """Read an individual that stands for a member of an enumeration."""
+    names = {KYPHO + "".join(w[:1].upper() + w[1:] for w in m.value.split("-")) + suffix: m for m in kind}
+
+    def read(term: Term) -> _E:
+        if isinstance(term, str) and term in names:
+            return names[term]
+        raise _BadError(_shown(term), f"one of {', '.join(map(local, names))}")
+
+    return read
+
+
+def _span(days: Iterable[date], text: str | None) -> TimeSpan | None:
+    """The time of one or two days as it was stated, or else in the usual form of a day, a month or a year."""
+    ends = sorted(set(days))
+    if not ends and text is None:
+        return None
+    if len(ends) > 2:
+        raise _BadError(f"{len(ends)} dates", "one day, or the first and the last")
+    for said in [text] if text is not None else [ends[0].isoformat()[:size] for size in (10, 7, 4)]:
+        try:
+            first, _, last = said.partition("/")
+            span = TimeSpan.parse(first)
+            span = replace(span, end=TimeSpan.parse(last).end, text=said) if last else span
+        except ValueError as error:
+            if ends and not str(error).endswith(")"):  # words for the time, where the dates say what it is
+                continue
+            raise _BadError(str(error), "a date that exists") from error
+        if not ends or [span.start.date(), span.end.date()] == [ends[0], ends[-1]]:
+            return span
+        if text is not None:
+            raise _BadError(f"{text[:60]!r} with the dates {ends[0]} and {ends[-1]}", "dates of that time")
+    return TimeSpan(
+        TimeSpan.of(ends[0]).start, TimeSpan.of(ends[-1]).end, f"{ends[0]}/{ends[-1]}" if text is None else text
+    )
+
+
+_MOOD, _STATUS, _CAUSE, _POLARITY = _member(r.Mood), _member(r.Status), _member(r.Cause), _member(Polarity, "Polarity")
+
+
+class _Reader:
+    """Reads the records of one file's triples."""
+
+    def __init__(self, file: str, knowledge: Knowledge, report: IntakeReport, triples: Iterable[Triple]) -> None:
+        self.file, self.k, self.report = file, knowledge, report
+        self.t = Triples(triples)
+        self.about: dict[str, tuple[str, str]] = {}
+        """Patient and subject that a node stands for."""
+        self.nodes: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def records(self) -> Iterator[r.Record]:
+        facts: dict[str, list[Fact]] = {}
+        for node in self._sorted(self.t.subjects(v.TYPE, v.PATIENT)):
+            if self._tried(node, self._stands_for, node, PATIENT):
+                facts[node] = []
+        for patient in facts:
+            for node in self._sorted(self.t.resources(patient, v.HAS_LESION)):
+                self._tried(node, self._stands_for, patient, LESION)
+            for node in self._sorted(self.t.subjects(KYPHO + "proposedFor", patient)):
+                self._tried(node, self._stands_for, patient, PROCEDURE)
+        stated = {s for s, p, o in self.t if p == KYPHO + "polarity" or (p, o) == (v.TYPE, KYPHO + "Fact")}
+        for node in self._sorted(stated):
+            if self.t.objects(node, KYPHO + "yieldedBy"):
+                self.report.left("fact", "a rule yielded it")
+            elif fact := self._tried(node, self._fact):
+                facts[self.about[self.t.resources(node, KYPHO + "aboutSubject")[0]][0]].append(fact)
+                self.report.took("fact", local(fact.feature), local(fact.feature))
+        for predicate in sorted({p for _, p, _ in self.t if not self.k.triples.predicates(p)} - {v.TYPE, _CITATION}):
+            self.report.passed("property", predicate)
+        for node, rows in facts.items():
+            self.report.records += 1
+            yield self._record(node, tuple(rows))
+
+    def _sorted(self, nodes: Iterable[str]) -> list[str]:
+        """By the number at the end of the name; nodes without a name by what they say."""
+
+        def order(node: str) -> tuple[object, ...]:
+            if node.startswith("_:"):
+                said = ((p, repr(o)) for p in self.t.predicates(node) for o in self.t.objects(node, p))
+                return 1, repr(sorted(x for x in said if not x[1].startswith("'_:"))), 0
+            match = _NUMBERED.fullmatch(node)
+            return (0, match[1], int(match[2])) if match else (0, node, -1)
+
+        return sorted(nodes, key=order)
+
+    def _tried(self, node: str, read: Callable[..., _T], *args: Any) -> _T | None:
+        try:
+            return read(node, *args)
+        except _BadError as error:
+            self.report.reject(f"{self.file}, {_shown(node)}", *error.args)
+            return None
+
+    def _one(self, node: str, name: str, read: Callable[[Term], _T], *, needed: bool = False) -> _T | None:
+        found = self.t.objects(node, KYPHO + name)
+        if len(found) > 1 or (needed and not found):
+            raise _BadError(f"{name} is {', '.join(map(_shown, found)) or 'missing'}", f"one {name}")
+        try:
+            return read(found[0]) if found else None
+        except _BadError as error:
+            raise _BadError(f"{name} is {error.args[0]}", *error.args[1:]) from error
+
+    def _needed(self, node: str, name: str, read: Callable[[Term], _T]) -> _T:
+        value = self._one(node, name, read, needed=True)
+        assert value is not None
+        return value
+
+    def _said(self, node: str, name: str) -> str:
+        return self._one(node, name, _text) or ""
+
+    def _stands_for(self, node: str, patient: str, subject: str) -> str:
+        """Note it; of a patient and a lesion, with the id, which the subject then lacks."""
+        if subject != PROCEDURE:
+            id_ = self._needed(node, "lesionId" if subject == LESION else "patientId", _text)
+            subject += id_ if subject == LESION else ""
+        if node in self.about or subject in self.nodes[patient]:
+            raise _BadError(f"{subject} of a patient stands twice", "one node for it, and one patient for the node")
+        self.about[node] = patient, subject
+        self.nodes[patient][subject] = node
+        return subject
+
+    # -- facts
+
+    def _fact(self, node: str) -> Fact:
+        about = self._needed(node, "aboutSubject", str)
+        if about not in self.about:
+            expected = "the patient, a lesion or the proposed procedure of a record in the file"
+            raise _BadError(f"aboutSubject is {_shown(about)}", expected)
+        subject = self.about[about][1]
+        feature = self._needed(node, "feature", self._feature)
+        bearers = {PATIENT: (v.PATIENT, v.LESION), PROCEDURE: (v.PROCEDURE,)}.get(subject, (v.LESION,))
+        if feature.bearer not in bearers:
+            raise _BadError(f"{feature.name} of a {subject.partition(':')[0]}", f"of a {local(feature.bearer)}")
+        polarity = self._needed(node, "polarity", _POLARITY)
+        value, unit = self._value(node, feature), self._said(node, "statedUnit")
+        if feature.kind is not Op.FINDING and value is None and polarity is not Polarity.INDETERMINATE:
+            raise _BadError(f"{feature.name} has no value", "a value, or kypho:IndeterminatePolarity")
+        if feature.kind in (Op.QUANTITY, None) and polarity is Polarity.ABSENT:
+            raise _BadError(f"{feature.name} is absent", "a value that it has, or kypho:IndeterminatePolarity")
+        if value is not None and unit not in ("", feature.unit):
+            raise _BadError(f"unit {unit!r} of {feature.name}", f"the value in {feature.unit or 'no unit'}")
+        first, last = self._one(node, "recordedFrom", _day), self._one(node, "recordedUntil", _day)
+        if (first is None) is not (last is None) or (first and last and first > last):
+            raise _BadError(f"recordedFrom {first} and recordedUntil {last}", "both or neither, the earlier one first")
+        reason, words, invalid = (self._said(node, name) for name in ("reason", "statedWords", "nonConformingTo"))
+        mood, status = self._needed(node, "mood", _MOOD), self._needed(node, "verificationStatus", _STATUS)
+        time = _span(filter(None, (first, last)), self._one(node, "statedTime", _text))
+        cause, over = self._one(node, "causeOfIndeterminacy", _CAUSE), self._source(node, "overriddenBy")
+        source = self._source(node, "hasSource") or Source("")
+        what = subject, feature.iri, value, polarity, mood
+        return Fact(*what, time, status, cause, reason, words, unit, source, over, invalid)
+
+    def _feature(self, term: Term) -> Feature:
+        if isinstance(term, Literal) or term not in self.k.features:
+            near = nearest(_shown(term), self.k.by_name)
+            raise _BadError(_shown(term), near or "a feature of the ontology (kypho-kg query features)")
+        return self.k.features[term]
+
+    def _source(self, node: str, link: str) -> Source | None:
+        source = self._one(node, link, str)
+        if source and KYPHO + "RecordSource" not in self.t.resources(source, v.TYPE):
+            raise _BadError(f"{link} is no source", "a kypho:RecordSource in the file")
+        names = ("origin", "sourceDocument", "sourceDate", "sourceAuthor", "quote")
+        return Source(*(self._said(source, name) for name in names)) if source else None
+
+    def _value(self, node: str, feature: Feature) -> r.Value:
+        """The value in the form of the feature's kind; any other form is refused."""
+        own, forms = self.t.objects(node, feature.iri), {KYPHO + n for n in _FORMS.get(feature.kind, ())}
+        right = forms if feature.kind in (Op.FINDING, Op.CATEGORY) else {feature.iri, *forms}
+        said = {p for p in self.t.predicates(node) if p in self.k.features or p in _VALUE_FORMS}
+        if wrong := ", ".join(sorted(map(local, said - right))):
+            raise _BadError(f"{wrong} in a fact of {feature.name}", ", ".join(sorted(map(local, right))) or "no value")
+        if feature.kind is None:
+            return _span(map(_day, own), self._one(node, "statedValue", _text))
+        if feature.kind is Op.QUANTITY:
+            return self._range(node, feature, set(map(_number, own)))
+        if feature.kind is Op.CATEGORY:
+            return self._one(node, "recordedClass", lambda term: self._known(term, feature))
+        return frozenset(self._known(term, feature) for term in own) or None
+
+    def _known(self, term: Term, feature: Feature) -> str:
+        if isinstance(term, Literal) or term not in feature.values:
+            known = sorted(map(local, feature.values))
+            raise _BadError(f"{feature.name} is {_shown(term)}", nearest(_shown(term), known) or ", ".join(known))
+        return term
+
+    def _range(self, node: str, feature: Feature, numbers: set[Decimal]) -> Range | None:
+        text = self._said(node, "statedValue")
+        low, high = (self._one(node, n, _number) for n in _BOUNDS[1:3])
+        low_open, high_open = (self._one(node, n, _yes) in _TRUE for n in _BOUNDS[3:])
+        if low is None and high is None:
+            if text not in ("", "any") or low_open or high_open or len(numbers) > 1 or (text and numbers):
+                raise _BadError(f"{feature.name} has {len(numbers)} numbers and no range", "one number, or a range")
+            return Range(None, None) if text else Range.exactly(numbers.pop()) if numbers else None
+        found = Range(low, high, low_open, high_open)
+        if not found.intersection(found) or numbers - {low, high}:
+            raise _BadError(f"{feature.name} ranges from {low} to {high}", "the smaller number first, and no others")
+        return found
+
+    # -- records
+
+    def _record(self, patient: str, facts: tuple[Fact, ...]) -> r.Record:
+        """The record of a patient: lesions in the order in which the facts name them, texts sorted."""
+        nodes = self._sorted(self.t.subjects(KYPHO + "recordOf", patient))
+        named = dict.fromkeys((*(f.subject for f in facts), *sorted(self.nodes[patient])))
+        lesions = [s.removeprefix(LESION) for s in named if s.startswith(LESION)]
+        files, notes, citations = (
+            tuple(sorted({t for n in nodes for t in self.t.texts(n, name)}))
+            for name in (KYPHO + "recordFile", KYPHO + "recordNote", _CITATION)
+        )
+        as_of = [self._tried(n, self._one, "asOf", _day) for n in nodes]
+        constructed = any(self._tried(n, self._one, "constructed", _yes) in _TRUE for n in nodes)
+        things = tuple(map(r.Lesion, lesions)), facts, self._procedure(patient, lesions)
+        first = next(filter(None, as_of), None)
+        id_ = self.t.text(patient, KYPHO + "patientId")
+        return r.Record(id_, *things, first, files, constructed, "; ".join(citations), notes)
+
+    def _procedure(self, patient: str, lesions: list[str]) -> r.Procedure | None:
+        node = self.nodes[patient].get(PROCEDURE)
+        if node is None:
+            return None
+        treats = self._sorted(self.t.resources(node, KYPHO + "treats"))
+        found = {self._tried(n, self._treated, patient) for n in treats} - {None}
+        order = (*(x for x in lesions if x in found), *sorted(x for x in found if x and x not in lesions))
+        span = self._tried(node, lambda n: _span(map(_day, self.t.objects(n, KYPHO + "serviceDate")), None))
+        return r.Procedure(order if treats else None, span, self._tried(node, self._one, "stateCode", _state))
+
+    def _treated(self, node: str, patient: str) -> str:
+        """The id of a lesion that is to be treated; one that the record does not list is known by its name only."""
+        owner, subject = self.about.get(node, ("", ""))
+        if owner == patient and subject.startswith(LESION):
+            return subject.removeprefix(LESION)
+        if owner or not node.startswith(f"{patient}/lesion/"):
+            raise _BadError("a lesion to be treated that is none of the patient", "a lesion of the patient")
+        return unquote(node.removeprefix(f"{patient}/lesion/"))
