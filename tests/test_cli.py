@@ -262,7 +262,7 @@ def test_a_missing_file_costs_the_others_nothing(kypho, file, tmp_path):
     assert run.out == "patient.yaml: conforms (7 facts, 1 lesion)\n"
     assert run.err.splitlines() == [
         "kypho-kg: none.yaml: cannot be read: No such file or directory",
-        f"kypho-kg: {tmp_path.name}: cannot be read: Is a directory",
+        f"kypho-kg: {tmp_path.name}: the folder holds no NDJSON; expected files with .ndjson or .ndjson.gz",
     ]
 
 
