@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pyoxigraph as ox
 import pytest
 from builders import EXAMPLES, TODAY, between, changed, clause, example, fact, iri, record, session, unknown
+from jsonschema import Draft202012Validator
 from strategies import by_random, draw_record
 from typer.testing import CliRunner
 
@@ -25,6 +27,7 @@ from kypho_kg.missing import missing
 from kypho_kg.next_steps import fragment
 from kypho_kg.reasons import Standing, near_misses, reasons_of, standing, unread_facts, untouched_clauses
 from kypho_kg.record import Cause, Mood
+from kypho_kg.report import case_json
 from kypho_kg.snapshot import resolve
 from kypho_kg.store import serialized
 from kypho_kg.verdicts import RULES
@@ -340,3 +343,14 @@ def test_orders_are_shown_as_pending():
 def test_a_file_that_is_not_there():
     result = run("next", Path("nowhere.yaml"))
     assert (result.exit_code, result.stdout) == (3, "")
+
+
+@pytest.mark.parametrize("name", ["published/ost-02", "constructed/t4-outpatient", "constructed/seven-weeks-old"])
+def test_a_whole_explanation_conforms_to_the_schema(name):
+    """With what would flip each verdict, and every possible set."""
+    schema = json.loads((files("kypho_kg") / "schemas" / "assessment.schema.json").read_text("utf-8"))
+    validator = Draft202012Validator({"$ref": "#/$defs/case", "$defs": schema["$defs"]})
+    for e in explain(assess(example(name), guidelines=["cms-l34228", "evicore-cmm-607"], validate=False)):
+        data = json.loads(json.dumps(case_json(e, whole=True), allow_nan=False))
+        assert [error.message for error in validator.iter_errors(data)] == []
+        assert all("flips" in a for a in data["assessments"])
