@@ -101,6 +101,8 @@ def _decisive(space: Prospects, verdict: str) -> tuple[tuple[tuple[Variable, ...
         return frame.holds_everything(settled, frame.support(some))
 
     sets, complete = minimal_sets(everything, enough, MOST_SETS)
+    if frozenset() in sets:  # nothing more need be known: the source itself leaves it open
+        return (), bands, complete
     used = frame.support({i for s in sets for i in s})
     bands = tuple(b for b in bands if any(frame.changed(c) & used for c in space.left_open[b]))
     ordered = sorted((tuple(space.variables[i] for i in sorted(s)) for s in sets), key=len)

@@ -215,6 +215,14 @@ def test_a_band_that_the_source_leaves_open_is_named():
     assert [local(b) for b in missing(case, a).bands] == ["cms-l34228/LCD-I2-Condition"]
 
 
+def test_where_the_source_alone_leaves_it_open_nothing_is_missing():
+    """Whether observation counts as being in hospital is not said; no fact settles that."""
+    case, a = _case(example("constructed/observation-stay"), "cms-l34228")
+    found = missing(case, a)
+    assert (found.decisive, found.possible, found.reachable) == ((), (), ("Undetermined",))
+    assert [local(b) for b in found.bands] == ["cms-l34228/LCD-I2-Condition"]
+
+
 def test_next_steps_rank_by_what_they_settle_and_by_burden():
     steps = explained(example("published/ost-02")).steps
     worth = [s.worth for s in steps]
