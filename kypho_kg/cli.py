@@ -163,9 +163,8 @@ def assess(
     elif format_ is AssessFormat.JSONLD:
         from kypho_kg.case_graph import case_graphs
         from kypho_kg.context import as_jsonld
-        from kypho_kg.loading import load_knowledge
 
-        typer.echo(as_jsonld(case_graphs(answers), load_knowledge()), nl=False)
+        typer.echo(as_jsonld(case_graphs(answers), _knowledge()), nl=False)
     elif format_ is AssessFormat.HTML:
         from kypho_kg.explanation import explain
         from kypho_kg.page import page

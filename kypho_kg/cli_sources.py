@@ -38,7 +38,7 @@ def intake(files: Files, mapping: MappingOpt = None, format_: FormatOpt = Format
         unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in missing]
         print_json({"sources": report_json(found.reports), "filled_features": filled, "unfilled_features": unfilled})
     else:
-        print_reports(console(), k, found.reports)
+        print_reports(console(), found.reports)
         print_coverage(console(), k, found.records)
     if found.problems:
         if format_ is Format.JSON:

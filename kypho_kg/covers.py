@@ -35,7 +35,6 @@ class Covers:
         self, case: CaseAnswer, assessment: Assessment, *, changing: bool = False, budget: int | None = None
     ) -> None:
         self.case = case
-        self.assessment = assessment
         self.knowledge = case.snapshot.knowledge
         self._changing = changing
         record = case.record
@@ -80,7 +79,7 @@ class Covers:
         for axiom in self.knowledge.value_closures:
             key = (self._bearer(self.knowledge.features[axiom.choice].bearer), axiom.choice)
             if key in asked:
-                asked[key].append(Criterion(Op.CHOICE, term=axiom.choice, values=frozenset({axiom.value})))
+                asked[key].append(_asks(axiom.choice, axiom.value))
         features = self.knowledge.features
         return tuple(
             variable(self.case.snapshot, subject, features[term], criteria, known=(subject, term) in known)
@@ -99,7 +98,7 @@ class Covers:
             yield from self._leaves(child)
         if proof.children or self._is_constant(proof):
             return
-        if proof.gap is not None and (proof.criterion.op is Op.LINK or proof.gap.cause is Cause.NOT_ASSESSABLE):
+        if _is_blocked(proof):
             self.blocked.append(proof)
             return
         yield proof
@@ -108,9 +107,9 @@ class Covers:
 
     def _behind(self, fact: Fact) -> Iterator[Proof]:
         """The atoms of the bridge that yielded a fact."""
-        for bridge in self._bridges:
-            if bridge.iri == fact.rule:
-                yield from self._leaves(self._evaluator.evaluate(bridge.condition, fact.subject))
+        bridge = self._bridge_of(fact)
+        if bridge is not None:
+            yield from self._leaves(self._evaluator.evaluate(bridge.condition, fact.subject))
 
     def _is_constant(self, leaf: Proof) -> bool:
         """Whether the truth of an atom stays as it is."""
@@ -119,15 +118,16 @@ class Covers:
         return not self._changing or not leaf.facts or any(map(self._is_fixed, leaf.facts))
 
     def _is_fixed(self, fact: Fact) -> bool:
-        if fact.premises and fact.rule and (fact.rule == VALUE_CLOSURE or self._by_bridge(fact)):
+        if fact.premises and fact.rule and (fact.rule == VALUE_CLOSURE or self._bridge_of(fact)):
             return all(map(self._is_fixed, fact.premises))
         changes = self.knowledge.features[fact.feature].changes
         present = fact.polarity == "present"
         finding = self.knowledge.features[fact.feature].kind is Op.FINDING
         return changes == "CannotChange" or (changes == "OnlyIncreases" and finding and present)
 
-    def _by_bridge(self, fact: Fact) -> bool:
-        return any(b.iri == fact.rule for b in self._bridges)
+    def _bridge_of(self, fact: Fact) -> Bridge | None:
+        """The bridge that yielded a fact."""
+        return next((b for b in self._bridges if b.iri == fact.rule), None)
 
     # -- covers of conditions
 
@@ -166,7 +166,7 @@ class Covers:
         return self.cover(strict, truth) if truth is Truth.MET else self.cover(lenient, truth)
 
     def _atom(self, leaf: Proof, truth: Truth) -> Cover:
-        if leaf.gap is not None and (leaf.criterion.op is Op.LINK or leaf.gap.cause is Cause.NOT_ASSESSABLE):
+        if _is_blocked(leaf):
             return NOTHING
         covers = [self._own(leaf, truth)]
         if leaf.criterion.op is Op.FINDING:
@@ -203,9 +203,9 @@ class Covers:
 
     def _stands_elsewhere(self, leaf: Proof, fact: Fact) -> bool:
         """Whether a fact by which a finding has its truth is the state of another variable, or follows from some."""
-        for bridge in self._bridges:
-            if bridge.iri == fact.rule:
-                return any((fact.subject, c.term) in self._index for c in bridge.condition.walk() if not c.children)
+        bridge = self._bridge_of(fact)
+        if bridge is not None:
+            return any((fact.subject, c.term) in self._index for c in bridge.condition.walk() if not c.children)
         key = (fact.subject, fact.feature)
         return key in self._index and key != (leaf.subject, leaf.criterion.term)
 
@@ -244,7 +244,7 @@ class Covers:
     def _value(self, i: int, value: str) -> Cover:
         """Where a choice has a value."""
         v = self.variables[i]
-        cells = v.where(Criterion(Op.CHOICE, term=v.feature, values=frozenset({value})), Truth.MET)
+        cells = v.where(_asks(v.feature, value), Truth.MET)
         return self.frame.only(i, cells, stays=v.value == frozenset({value}))
 
     def _condition(self, bridge: Bridge, subject: str) -> Cover:
@@ -266,8 +266,7 @@ class Covers:
             if axiom.choice != leaf.criterion.term or i < 0 or j < 0:
                 continue
             v = self.variables[i]
-            asked = Criterion(Op.CHOICE, term=axiom.choice, values=frozenset({axiom.value}))
-            left = v.where(asked, Truth.NOT_MET)
+            left = v.where(_asks(axiom.choice, axiom.value), Truth.NOT_MET)
             if left and not left & ~v.where(leaf.criterion, truth):
                 yield self.frame.only(j, _cells(self.variables[j], present=True))
 
@@ -330,6 +329,17 @@ class Covers:
     def _is_settled(self, fact: Fact) -> bool:
         """Whether no variable stands for the fact."""
         return (fact.subject, fact.feature) not in self._index
+
+
+def _is_blocked(leaf: Proof) -> bool:
+    """Whether no fact can settle an atom."""
+    gap = leaf.gap
+    return gap is not None and (leaf.criterion.op is Op.LINK or gap.cause is Cause.NOT_ASSESSABLE)
+
+
+def _asks(choice: str, value: str) -> Criterion:
+    """The condition that a choice has a value."""
+    return Criterion(Op.CHOICE, term=choice, values=frozenset({value}))
 
 
 def _cells(v: Variable, *, present: bool) -> int:

@@ -112,18 +112,6 @@ class Explained:
         """What is recorded and no clause read."""
         return unread_facts(self.case)
 
-    def asked(self, subject: str, feature: str) -> tuple[str, ...]:
-        """Ids of the clauses in which a feature is unknown."""
-        return tuple(
-            dict.fromkeys(
-                c.recommendation.id
-                for a in self.case.assessments
-                for c in a.counted
-                for leaf in c.proof.unknown_leaves()
-                if (leaf.subject, leaf.criterion.term) == (subject, feature)
-            )
-        )
-
 
 def explain(answer: Answer) -> tuple[Explained, ...]:
     """Every case of an answer, ready to be explained."""

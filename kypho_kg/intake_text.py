@@ -18,7 +18,7 @@ MOST = 25
 """Rows of each kind that are printed; the JSON has all."""
 
 
-def print_reports(console: Console, k: Knowledge, reports: Iterable[IntakeReport]) -> None:
+def print_reports(console: Console, reports: Iterable[IntakeReport]) -> None:
     """Each source: what was read, what it became, what was not understood, not read, and rejected."""
     from rich.table import Table
     from rich.text import Text

@@ -20,7 +20,16 @@ from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Status
 from kypho_kg.values import Variable
 from kypho_kg.verdicts import UNDETERMINED
 from kypho_kg.vocabulary import KYPHO
-from kypho_kg.words import cause_words, cells_words, conflict_lines, fact_in_short, fact_words, leaf_words, said
+from kypho_kg.words import (
+    cause_words,
+    cells_words,
+    conflict_lines,
+    fact_in_short,
+    fact_words,
+    leaf_words,
+    said,
+    unit_words,
+)
 
 MOST_SETS_TOLD = 4
 _SAYS_SO = ("derived:", "bridge ", "closure:", "assumed ")
@@ -113,8 +122,7 @@ def _reason_words(k: Knowledge, reason: Iterable[Fact]) -> str:
 
 
 def _near(k: Knowledge, leaf: Proof) -> str:
-    unit = k.features[leaf.criterion.term].unit
-    shown = "" if unit.startswith("{") else f" {unit}"
+    shown = unit_words(k.features[leaf.criterion.term])
     distance = abs(leaf.distance) if leaf.distance is not None else 0
     off = f"off by {distance}{shown}" if distance else "just at the limit, which does not count"
     return f"{leaf_words(k, leaf)}, {off}"

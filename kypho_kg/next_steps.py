@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kypho_kg.candidacy import CaseAnswer
@@ -11,6 +11,7 @@ from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.missing import Missing
 from kypho_kg.record import Cause
+from kypho_kg.sources.patient_file import FORMAT, PROCEDURE_FEATURES
 
 Key = tuple[str, str]
 """Subject and feature."""
@@ -133,23 +134,18 @@ def _bridged(k: Knowledge, leaf: Proof) -> Iterator[Key]:
             yield from ((leaf.subject, c.term) for c in bridge.condition.walk() if not c.children)
 
 
-def fragment(case: CaseAnswer, steps: Iterable[Step], hints: Mapping[Key, Sequence[str]] | None = None) -> str:
-    """A patient file with just these features left blank, to be filled in and given back by ``--with``.
-
-    :param hints: of a feature, what is asked for, as a comment.
-    """
+def fragment(case: CaseAnswer, steps: Iterable[Step]) -> str:
+    """A patient file with just these features left blank, to be filled in and given back by ``--with``."""
     k = case.snapshot.knowledge
     by_subject: dict[str, list[Step]] = {}
     for step in steps:
         by_subject.setdefault(step.subject.partition(":")[0], []).append(step)
 
     def line(step: Step, indent: str, name: str = "") -> str:
-        asked = (hints or {}).get((step.subject, step.feature.iri), ())
-        said = "; ".join((step.feature.plain, *asked))
-        return f"{indent}{name or step.feature.name}:  # {k.label(step.feature.acquisition)}: {said}"
+        return f"{indent}{name or step.feature.name}:  # {k.label(step.feature.acquisition)}: {step.feature.plain}"
 
     lines = [
-        "format: kypho-patient/1",
+        f"format: {FORMAT}",
         f"patient: {{id: {_quoted(case.record.patient)}}}",
         "author:  # who found this out",
         f"reason: {_quoted('found out for ' + case.record.patient)}",
@@ -170,10 +166,7 @@ def fragment(case: CaseAnswer, steps: Iterable[Step], hints: Mapping[Key, Sequen
     return "\n".join(lines) + "\n"
 
 
-_PROCEDURE = {
-    "technique": "technique", "placeOfService": "setting", "payer": "payer", "cementType": "cement",
-    "sessionLevelCount": "levels",
-}  # fmt: skip
+_PROCEDURE = {feature: key for key, feature in PROCEDURE_FEATURES.items()}
 
 
 def _quoted(text: str) -> str:

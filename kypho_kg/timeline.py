@@ -26,7 +26,7 @@ from kypho_kg.reasons import deciding
 from kypho_kg.record import LESION, PROCEDURE, Fact, Mood, Range, Record, Status, TimeSpan
 from kypho_kg.scores import read_scores
 from kypho_kg.vocabulary import KYPHO
-from kypho_kg.words import fact_words, leaf_words
+from kypho_kg.words import fact_words, leaf_words, unit_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -242,7 +242,7 @@ class _Calendar:
                 if moved := [now for was, now in ends if was != now and was <= 2 * i + 1 <= now]:
                     verb = "reaches" if max(moved) == 2 * i + 1 else "passes"
                     part = "" if len(moved) == len(ends) else ", as far as it is known,"
-                    yield _Event(day, f"{feature.label}{part} {verb} {limit}{_unit(feature)}", fact, feature.iri)
+                    yield _Event(day, f"{feature.label}{part} {verb} {limit}{unit_words(feature)}", fact, feature.iri)
 
 
 def _clocks(k: Knowledge, feature: Feature, fact: Fact) -> Iterator[tuple[date, Callable[[date], Range]]]:
@@ -324,7 +324,7 @@ def _happened(earlier: Answer, later: Answer, before: Proof | None, after: Proof
         old, new = (x.value(after.subject, after.criterion.term).value for x in snapshots)
         if new is not None and old != new:
             since = ", ".join(_told(k, f) for key, f in now.items() if key in was)
-            yield f"now {new}{_unit(k.features[after.criterion.term])} on {later.as_of}, by {since}"
+            yield f"now {new}{unit_words(k.features[after.criterion.term])} on {later.as_of}, by {since}"
 
 
 def _key(f: Fact) -> tuple[object, ...]:
@@ -342,12 +342,8 @@ def _told(k: Knowledge, fact: Fact) -> str:
     """A fact with the name of its feature, its unit and its date."""
     name, said = k.label(fact.feature), fact_words(k, fact)
     text = said if said.startswith(name) else f"{name} {said}"
-    text += _unit(k.features[fact.feature]) if isinstance(fact.value, Range) else ""
+    text += unit_words(k.features[fact.feature]) if isinstance(fact.value, Range) else ""
     return text + (f" of {fact.time}" if fact.time and not fact.rule else "")
-
-
-def _unit(feature: Feature) -> str:
-    return "" if feature.unit.startswith("{") else f" {feature.unit}"
 
 
 # -- as data and as text

@@ -52,11 +52,15 @@ def choice_words(k: Knowledge, values: frozenset[str]) -> list[str]:
     return [k.label(v) for v in ordered]
 
 
+def unit_words(feature: Feature) -> str:
+    """The unit of a quantity, to stand behind a number; an annotation such as that of a score is left out."""
+    return "" if feature.unit.startswith("{") else f" {feature.unit}"
+
+
 def asked_words(k: Knowledge, criterion: Criterion) -> str:
     """What an atom asks for, in words."""
     if criterion.range is not None:
-        unit = k.features[criterion.term].unit
-        return f"{criterion.range}" + ("" if unit.startswith("{") else f" {unit}")
+        return f"{criterion.range}{unit_words(k.features[criterion.term])}"
     if criterion.op is Op.CHOICE:
         return " or ".join(choice_words(k, criterion.values))
     return " or ".join(k.label(v) for v in criterion.values)
@@ -123,7 +127,7 @@ def cells_words(k: Knowledge, wanted: Wanted) -> str:
     if feature.kind is Op.FINDING:
         return " or ".join("present" if c.present else "absent" for c in cells)
     if feature.kind is Op.QUANTITY:
-        unit = "" if feature.unit.startswith("{") else f" {feature.unit}"
+        unit = unit_words(feature)
         shown = (_bounded(feature, r) for r in joined(tuple(c.range for c in cells if c.range)))
         return " or ".join("any value" if r == Range(None, None) else f"{r}{unit}" for r in shown)
     if feature.kind is Op.CHOICE:

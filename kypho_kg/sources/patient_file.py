@@ -35,8 +35,9 @@ FORMAT = "kypho-patient/1"
 _TOP = ("format", "patient", "as_of", "constructed", "citation", "url", "notes", "facts", "lesions", "procedure",
         "author", "reason")  # fmt: skip
 _PATIENT = {"age": "age", "birth_date": "birthDate", "sex": "sex"}
-_PROCEDURE = {"technique": "technique", "setting": "placeOfService", "payer": "payer", "cement": "cementType",
-              "levels": "sessionLevelCount"}  # fmt: skip
+PROCEDURE_FEATURES = {"technique": "technique", "setting": "placeOfService", "payer": "payer", "cement": "cementType",
+                      "levels": "sessionLevelCount"}  # fmt: skip
+"""Keys of the procedure in a patient file, with the features that they state."""
 
 
 def read_patient_file(path: Path, knowledge: Knowledge) -> Record:
@@ -195,10 +196,10 @@ class _Reader:
     ) -> Procedure | None:
         if node is None:
             return None
-        entries = self.problems.mapping(node, (*_PROCEDURE, "lesions", "service_date", "state", "facts"))
+        entries = self.problems.mapping(node, (*PROCEDURE_FEATURES, "lesions", "service_date", "state", "facts"))
         if entries is None:
             return None
-        for key, name in _PROCEDURE.items():
+        for key, name in PROCEDURE_FEATURES.items():
             if key in entries:
                 facts += reader.facts(entries[key], self.k.by_name[name], PROCEDURE)
         if "facts" in entries:

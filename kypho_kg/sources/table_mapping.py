@@ -21,13 +21,12 @@ from kypho_kg.errors import InputError
 from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.record import Cause, Mood, Polarity, Status, TimeSpan
 from kypho_kg.sources.fact_reader import FactReader, Problems, nearest
+from kypho_kg.sources.patient_file import PROCEDURE_FEATURES
 from kypho_kg.sources.yaml_tree import Node, read_tree
 from kypho_kg.vocabulary import local
 
 FORMAT = "kypho-table/1"
 LEVEL = "vertebralLevel"
-PROCEDURE_FEATURES = {"technique": "technique", "setting": "placeOfService", "payer": "payer", "cement": "cementType",
-                      "levels": "sessionLevelCount"}  # fmt: skip
 PROCEDURE_KEYS = (*PROCEDURE_FEATURES, "state", "service_date", "lesions")
 SOURCE_KEYS = ("document", "date", "author", "quote")
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|"}
