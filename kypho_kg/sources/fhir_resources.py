@@ -1,7 +1,7 @@
 """One FHIR resource to statements, and the statements of one patient to a record.
 
 Each kind of resource has a method that knows its fields, its statuses and its dates; the codes are left to
-:mod:`kypho_kg.sources.fhir_codes` and the lesions to :mod:`kypho_kg.sources.fhir_lesions`.
+:mod:`kypho_kg.sources.fhir_codes` and the lesions to :mod:`kypho_kg.sources.lesions`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kypho_kg.intake_report import IntakeReport
 from kypho_kg.record import PATIENT, PROCEDURE, Fact, Mood, Polarity, Source, Status, TimeSpan
 from kypho_kg.sources import fhir_codes as fc
 from kypho_kg.sources.fhir_codes import Codes, Json, Stated, moment, said_so, text, tree, trees
-from kypho_kg.sources.fhir_lesions import Statement
+from kypho_kg.sources.lesions import Statement
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 from kypho_kg.vocabulary import local
 

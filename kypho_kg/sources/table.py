@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import functools
 import gzip
-import importlib
 import itertools
 import zlib
 from collections import Counter
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 from kypho_kg import record as r
 from kypho_kg.criteria import Op
-from kypho_kg.errors import InputError, Problem, UsageError
+from kypho_kg.errors import InputError, Problem
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import Mappings, load_mappings
@@ -52,7 +51,6 @@ def open_table(path: Path, m: tm.TableMapping, wanted: Collection[str] = ()) -> 
 
     :param wanted: columns by which the delimiter is told, where the mapping does not say it.
     :raises InputError: when it cannot be read, is empty or has no header.
-    :raises UsageError: for Parquet without pyarrow.
     """
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     if kind in ("parquet", "pq"):
@@ -97,10 +95,8 @@ def _rows(reader: Any, file: str) -> Iterator[tuple[int, Sequence[str]]]:
 
 
 def _parquet(path: Path, decimal: str) -> tuple[Sequence[str], Iterator[tuple[int, Sequence[str]]]]:
-    try:
-        arrow, parquet = (importlib.import_module(name) for name in ("pyarrow", "pyarrow.parquet"))
-    except ImportError:
-        raise UsageError(f"{path.name}: Parquet needs pyarrow, which is not installed (pip install pyarrow)") from None
+    import pyarrow as arrow
+    from pyarrow import parquet
 
     def read() -> Iterator[Any]:
         try:
@@ -139,7 +135,6 @@ def read_table(
     :param mapping: the file that says which column is what (docs/tables.md).
     :param codes: what codes mean; by default the bundled mappings.
     :raises InputError: when the mapping is wrong, with every problem; or the table cannot be read.
-    :raises UsageError: for Parquet without pyarrow.
     """
     m = tm.read_mapping(mapping, knowledge)
     table = open_table(path, m, {name for _, name in m.used})
@@ -370,7 +365,6 @@ def starter_mapping(path: Path, knowledge: Knowledge) -> str:
     """The text of a mapping file for a table: what its names make certain, and the rest as comments to fill in.
 
     :raises InputError: when the table cannot be read.
-    :raises UsageError: for Parquet without pyarrow.
     """
     table = open_table(path, tm.TableMapping())
     columns = {

@@ -1,7 +1,7 @@
 """From the statements of a patient to a record: which lesion each is about, and which ends count (docs/fhir.md).
 
-A coded condition or procedure that names a vertebral level makes a lesion; what is coded of one level within a year
-belongs to one lesion. Nothing else makes one.
+A coded condition or procedure that names a vertebral level makes a lesion; what is coded of one level within one
+episode belongs to one lesion (``episodeDays`` in the ontology). Nothing else makes one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from datetime import date
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Feature, Knowledge
 from kypho_kg.record import LESION, PATIENT, Cause, Fact, Lesion, Polarity, Procedure, Record, TimeSpan
+from kypho_kg.vocabulary import KYPHO, local
 from kypho_kg.vocabulary import LESION as LESION_CLASS
-from kypho_kg.vocabulary import local
-
-EPISODE_DAYS = 365
-"""Statements of one level that lie no further apart are about one lesion."""
 
 
 @dataclass(slots=True)
@@ -111,6 +108,8 @@ class Lesions:
         self.k = knowledge
         self.report = report
         self.level: Feature = knowledge.by_name["vertebralLevel"]
+        # Statements of one level that lie no further apart are about one lesion.
+        self.episode_days = knowledge.triples.whole_number(LESION_CLASS, KYPHO + "episodeDays") or 0
         self.facts: list[Fact] = []
         self._of: dict[str, list[str]] = defaultdict(list)
         ordered = sorted(statements, key=lambda s: s.order)
@@ -140,7 +139,7 @@ class Lesions:
             for statement in makers:  # by date, the undated last
                 if level not in statement.levels:
                     continue
-                if not here or here[-1].days(statement.start) > EPISODE_DAYS:
+                if not here or here[-1].days(statement.start) > self.episode_days:
                     here.append(_Episode(level))
                 here[-1].add(statement)
             for number, episode in enumerate(here, start=1):
@@ -162,7 +161,7 @@ class Lesions:
         begun = [e for e in here if time is None or e.start is None or e.start.start <= time.end]
         if begun:
             return begun[-1]
-        return here[0] if here and here[0].days(time) <= EPISODE_DAYS else None
+        return here[0] if here and here[0].days(time) <= self.episode_days else None
 
     def _place(self, statement: Statement) -> None:
         borne = self._borne(statement)
@@ -179,7 +178,7 @@ class Lesions:
             linked = {id_ for link in statement.links for id_ in self._of.get(link, ())}
             targets = [e for e in self.episodes if e.id in linked]
             only = self.episodes[0] if len(self.episodes) == 1 and not statement.loose else None
-            if not targets and only and only.days(statement.start) <= EPISODE_DAYS:
+            if not targets and only and only.days(statement.start) <= self.episode_days:
                 targets = [only]
         if not targets:
             self.report.left(statement.kind, why)
