@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kypho_kg.errors import UsageError
 from kypho_kg.guidelines import Guideline
+from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import PROCEDURE, TimeSpan
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.vocabulary import KYPHO, local
@@ -57,7 +58,7 @@ class Place:
 
     def in_force(self, g: Guideline) -> bool | None:
         """By service date (else the as-of date), state, setting and payer."""
-        procedure = self.snapshot.record.procedure
+        procedure, k = self.snapshot.record.procedure, self.snapshot.knowledge
         state = self.state or (procedure.state if procedure else None)
         answers: list[bool | None] = []
         if g.effective_from:
@@ -71,19 +72,20 @@ class Place:
             (choice_of_procedure(self.snapshot, "placeOfService"), g.settings),
         ):
             if bound:
-                covered = self._with_narrower(bound)
-                possible = bool(self._with_narrower(known) & covered)
+                covered = with_narrower(k, bound)
+                possible = bool(with_narrower(k, known) & covered)
                 answers.append(_compare(known <= covered, possible) if known else None)
         return False if False in answers else None if None in answers else True
 
-    def _with_narrower(self, payers: Iterable[str]) -> frozenset[str]:
-        """What is named, and every payer of that kind: who names only the kind may mean any of them."""
-        t, found, todo = self.snapshot.knowledge.triples, set(payers), list(payers)
-        while todo:
-            new = set(t.subjects(KYPHO + "broaderPayer", todo.pop())) - found
-            found |= new
-            todo += new
-        return frozenset(found)
+
+def with_narrower(k: Knowledge, payers: Iterable[str]) -> frozenset[str]:
+    """What is named, and every payer of that kind: who names only the kind may mean any of them."""
+    t, found, todo = k.triples, set(payers), list(payers)
+    while todo:
+        new = set(t.subjects(KYPHO + "broaderPayer", todo.pop())) - found
+        found |= new
+        todo += new
+    return frozenset(found)
 
 
 def choice_of_procedure(snapshot: Snapshot, name: str) -> frozenset[str]:

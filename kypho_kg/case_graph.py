@@ -1,8 +1,8 @@
-"""Assessed records as three named graphs that SPARQL asks beside the knowledge base.
+"""Assessed records as named graphs, three of each patient, that SPARQL asks beside the knowledge base.
 
 *Asserted* is what the record says, *inferred* what the snapshot adds to it (values as of the date, derived facts, types
 of lesions, what is withheld), *judged* what the guidelines say of it. The last two can be dropped and derived again:
-they hold the same triples then.
+they hold the same triples then. Each graph says of itself of which kind it is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ from kypho_kg.verdicts import Conclusion
 from kypho_kg.vocabulary import HAS_FINDING, KYPHO, SKOS, TYPE, XSD, local
 from kypho_kg.words import cells_words
 
-ASSERTED = "urn:kypho:graph:asserted"
-INFERRED = "urn:kypho:graph:inferred"
-JUDGED = "urn:kypho:graph:judged"
+ASSERTED, INFERRED, JUDGED = KINDS = ("asserted", "inferred", "judged")
 
 MOST_POSSIBLE = 8
 """Possible sets that are written of each verdict, the smallest first."""
@@ -39,15 +37,37 @@ _TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTru
 
 
 def case_graphs(answers: Iterable[Answer]) -> Mapping[str, list[Triple]]:
-    """The triples of each of the three graphs, by the name of the graph; the same answers give the same triples."""
-    graphs: dict[str, list[Triple]] = {ASSERTED: [], INFERRED: [], JUDGED: []}
+    """The triples of each graph, by the name of the graph; the same answers give the same triples.
+
+    A patient without a case has the asserted graph alone.
+    """
+    graphs: dict[str, list[Triple]] = {}
     for answer in answers:
-        graphs[ASSERTED].extend(graph.plain_triples(graph.record_graph(answer.record)))
+        graphs |= asserted_graph(answer.record)
         if answer.cases:
             writer = _Writer(answer, answer.cases[0].snapshot)
-            graphs[INFERRED].extend(dict.fromkeys(writer.inferred()))
-            graphs[JUDGED].extend(dict.fromkeys(writer.judged()))
+            for kind, rows in ((INFERRED, writer.inferred()), (JUDGED, writer.judged())):
+                name = graph_name(answer.record, kind)
+                graphs[name] = [*_kind(name, kind), *dict.fromkeys(rows)]
     return graphs
+
+
+def asserted_graph(record: Record) -> Mapping[str, list[Triple]]:
+    """The asserted graph of a record by its name: what can be written without any judgement."""
+    name = graph_name(record, ASSERTED)
+    return {name: [*_kind(name, ASSERTED), *graph.plain_triples(graph.record_graph(record))]}
+
+
+def graph_name(record: Record, kind: str) -> str:
+    """The name of a patient's graph: it lies under the name of the patient.
+
+    :param kind: ``asserted``, ``inferred`` or ``judged``.
+    """
+    return f"{graph.patient_iri(record)}/graph/{kind}"
+
+
+def _kind(name: str, kind: str) -> Iterator[Triple]:
+    yield name, TYPE, f"{KYPHO}{kind.capitalize()}Graph"
 
 
 class _Writer:

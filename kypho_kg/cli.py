@@ -15,6 +15,7 @@ import typer
 
 from kypho_kg import __version__
 from kypho_kg.cli_knowledge import guidelines_app, ontology_app
+from kypho_kg.cli_packet import packet_app
 from kypho_kg.cli_patient import patient_app
 from kypho_kg.cli_shared import (
     AsOf,
@@ -22,10 +23,9 @@ from kypho_kg.cli_shared import (
     Files,
     GuidelineIds,
     MappingOpt,
+    MappingsOpt,
     NoBridge,
     PayerOpt,
-    QueryFormat,
-    QueryFormatOpt,
     ReadingOpt,
     StateOpt,
     With,
@@ -39,7 +39,9 @@ from kypho_kg.cli_shared import console as _console
 from kypho_kg.cli_shared import knowledge as _knowledge
 from kypho_kg.cli_shared import print_json as _print_json
 from kypho_kg.cli_sources import sources_app
-from kypho_kg.errors import EngineError, KyphoKGError, Problem, UsageError
+from kypho_kg.cli_store import store_app
+from kypho_kg.cli_synth import synth_app
+from kypho_kg.errors import EngineError, KyphoKGError, UsageError
 
 if TYPE_CHECKING:
     from kypho_kg.candidacy import Answer
@@ -55,7 +57,10 @@ app = typer.Typer(
 app.add_typer(guidelines_app, name="guidelines")
 app.add_typer(ontology_app, name="ontology")
 app.add_typer(patient_app)
+app.add_typer(packet_app)
 app.add_typer(sources_app)
+app.add_typer(synth_app)
+app.add_typer(store_app)
 
 
 class AssessFormat(StrEnum):
@@ -68,6 +73,9 @@ class AssessFormat(StrEnum):
     TRIG = "trig"
     TURTLE = "ttl"
     JSONLD = "jsonld"
+    FHIR = "fhir"
+    CSV = "csv"
+    PARQUET = "parquet"
 
 
 def main() -> None:
@@ -114,16 +122,19 @@ def assess(
     payer: PayerOpt = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Only the lesion with this id.")] = None,
     mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     format_: Annotated[
         AssessFormat,
         typer.Option(
             "--format",
             help="table; json; html: a page of one patient; trig, ttl or jsonld: facts, proofs and verdicts as RDF; "
-            "owl: one case as an ontology that imports the knowledge base.",
+            "owl: one case as an ontology that imports the knowledge base; fhir: a Bundle of FHIR R4; "
+            "csv or parquet: tables in the folder of --output.",
         ),
     ] = AssessFormat.TABLE,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="With --format owl: write a file per case to this folder.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder: with owl for a file per case; for the tables of csv and parquet."),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Have every proof checked by an independent checker.")] = False,
 ) -> None:
@@ -131,8 +142,11 @@ def assess(
     from kypho_kg import report, terminal
 
     owl = format_ is AssessFormat.OWL
-    if output and not owl:
-        raise UsageError("--output goes with --format owl")
+    tables = format_ in {AssessFormat.CSV, AssessFormat.PARQUET}
+    if output and not (owl or tables):
+        raise UsageError("--output goes with --format owl, csv or parquet")
+    if tables and output is None:
+        raise UsageError(f"--format {format_} writes several files: give a folder with --output")
     if owl and (guideline or assume or reading or state or payer):
         raise UsageError(
             "a case as OWL holds no verdict: --guideline, --assume, --reading, --state, --payer say nothing"
@@ -148,6 +162,7 @@ def assess(
         bridges=not no_bridge,
         payer=payer,
         mapping=mapping,
+        mappings=mappings,
     )
     if lesion is not None:
         answers = only_lesion(answers, lesion)
@@ -171,6 +186,15 @@ def assess(
 
         explained = [e for a in answers for e in explain(a)]
         typer.echo(page(answers, explained, guideline=guideline[0] if guideline else None), nl=False)
+    elif format_ is AssessFormat.FHIR:
+        from kypho_kg.fhir_out import answers_fhir
+
+        _print_json(answers_fhir(answers, problems, f"kypho-kg {__version__}"))
+    elif tables and output is not None:
+        from kypho_kg.answer_tables import write_tables
+
+        for path in write_tables(answers, output, format_):
+            typer.echo(str(path))
     elif format_ is AssessFormat.JSON:
         _print_json(report.answers_json(answers, problems, f"kypho-kg {__version__}"))
     elif sum(len(a.cases) for a in answers) > 4:
@@ -200,9 +224,9 @@ def _write_owl(answers: list[Answer], folder: Path | None) -> None:
 
 
 @app.command()
-def validate(files: Files) -> None:
+def validate(files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = None) -> None:
     """Check patient files against their format and the SHACL shapes."""
-    records, problems = records_of(files, None)
+    records, problems = records_of(files, None, mapping, mappings)
     for record in records:
         counts = ((len(record.facts), "fact"), (len(record.lesions), "lesion"))
         said = ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in counts)
@@ -226,45 +250,6 @@ def reason(
     rows = compare(records[0], _knowledge(), lesion, guideline, day(as_of), timeout)
     if not print_comparison(_console(), rows):
         raise typer.Exit(5)
-
-
-@app.command()
-def query(
-    name: Annotated[str, typer.Argument(help="Name of a bundled query, or a .rq file; 'list' lists the bundled ones.")],
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Patient files: assessed under all guidelines, and queried too.")
-    ] = None,
-    as_of: AsOf = None,
-    with_: With = None,
-    assume: Assume = None,
-    no_bridge: NoBridge = False,
-    format_: QueryFormatOpt = QueryFormat.TABLE,
-) -> None:
-    """Run a SPARQL query on the knowledge base, and on patients where their files are given."""
-    from kypho_kg import querying
-
-    if name == "list":
-        for known, title in querying.bundled().items():
-            typer.echo(f"{known:32} {title}")
-        return
-    if not files and (as_of or with_ or assume or no_bridge):
-        raise UsageError("--as-of, --with, --assume and --no-bridge say how patient files are read: give some")
-    querying.query_text(name)  # a wrong name costs no assessment
-    answers: list[Answer] = []
-    problems: list[Problem] = []
-    if files:
-        every = list(_knowledge().guidelines)
-        answers, problems = assessed(files, as_of, with_, guidelines=every, assume=assume or (), bridges=not no_bridge)
-        if not answers:
-            report_problems(problems)
-    rows = querying.run(_knowledge(), name, answers)
-    if format_ is QueryFormat.JSON:
-        _print_json(rows)
-    elif format_ is QueryFormat.MARKDOWN:
-        typer.echo(querying.markdown(name, rows), nl=False)
-    else:
-        querying.print_rows(_console(), rows)
-    report_problems(problems)
 
 
 @app.command()

@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from kypho_kg.cli_shared import Format, FormatOpt, console, knowledge, print_json, report_problems, write_text
+from kypho_kg.cli_shared import (
+    Format,
+    FormatOpt,
+    MappingsOpt,
+    console,
+    knowledge,
+    print_json,
+    report_problems,
+    write_text,
+)
 
 guidelines_app = typer.Typer(help="The guidelines of the knowledge base.", no_args_is_help=True)
 ontology_app = typer.Typer(help="The ontology.", no_args_is_help=True)
@@ -123,9 +132,7 @@ def ontology_check(
 @ontology_app.command("find")
 def ontology_find(
     text: Annotated[str, typer.Argument(metavar="TEXT-OR-CODE", help="Words, or a code such as SYSTEM:CODE.")],
-    mappings: Annotated[
-        list[Path] | None, typer.Option("--mappings", help="Further SSSOM file with codes of your own; repeatable.")
-    ] = None,
+    mappings: MappingsOpt = None,
     format_: FormatOpt = Format.TABLE,
 ) -> None:
     """Show the term for whatever is in a record: by its code, or by words."""

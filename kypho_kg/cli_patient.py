@@ -14,6 +14,8 @@ from kypho_kg.cli_shared import (
     Format,
     FormatOpt,
     GuidelineIds,
+    MappingOpt,
+    MappingsOpt,
     NoBridge,
     PayerOpt,
     ReadingOpt,
@@ -54,6 +56,8 @@ def explain(
     assume: Assume = None,
     reading: ReadingOpt = None,
     no_bridge: NoBridge = False,
+    mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     format_: Annotated[
         ExplainFormat, typer.Option("--format", help="table, json or md (Markdown).")
     ] = ExplainFormat.TABLE,
@@ -67,6 +71,8 @@ def explain(
         file,
         as_of,
         with_,
+        mapping=mapping,
+        mappings=mappings,
         guidelines=[guideline],
         assume=assume or (),
         readings=reading or (),
@@ -111,6 +117,8 @@ def next_(
     state: StateOpt = None,
     payer: PayerOpt = None,
     no_bridge: NoBridge = False,
+    mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     most: Annotated[int, typer.Option("--most", min=1, help="Features in the form.")] = 12,
     form: Annotated[
         Path | None, typer.Option("--form", help="Write a form with the features left blank, for --with.")
@@ -120,7 +128,9 @@ def next_(
     from kypho_kg import narrative, next_steps, terminal
     from kypho_kg.explanation import explain as explained_of
 
-    answers, problems = assessed(file, as_of, with_, state, guidelines=guideline, bridges=not no_bridge, payer=payer)
+    answers, problems = assessed(
+        file, as_of, with_, state, mapping, mappings, guidelines=guideline, bridges=not no_bridge, payer=payer
+    )
     cases = [e for a in (answers if lesion is None else only_lesion(answers, lesion)) for e in explained_of(a)]
     if form and len(cases) != 1:
         raise UsageError(f"--form is for one lesion, and there are {len(cases)}: name one with --lesion")
@@ -147,13 +157,15 @@ def timeline(
     no_bridge: NoBridge = False,
     state: StateOpt = None,
     payer: PayerOpt = None,
+    mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     format_: FormatOpt = Format.TABLE,
 ) -> None:
     """Show how the verdicts on a patient change over time, and what changed them; or what changed between two dates."""
     from kypho_kg import timeline as lines
     from kypho_kg.candidacy import assess
 
-    records, problems = records_of(file, None)
+    records, problems = records_of(file, None, mapping, mappings)
     if len(records) > 1:
         raise UsageError(f"one patient at a time; the files name {', '.join(r.patient for r in records)}")
     start, end = day(first), day(last)

@@ -40,10 +40,14 @@ class QueryFormat(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    CSV = "csv"
+    TURTLE = "ttl"
     MARKDOWN = "md"
 
 
-QueryFormatOpt = Annotated[QueryFormat, typer.Option("--format", help="table, json or md (Markdown).")]
+QueryFormatOpt = Annotated[
+    QueryFormat, typer.Option("--format", help="table, json, csv, ttl (of a CONSTRUCT) or md (Markdown).")
+]
 
 
 Files = Annotated[
@@ -54,6 +58,10 @@ Files = Annotated[
     ),
 ]
 MappingOpt = Annotated[Path | None, typer.Option("--mapping", help="For tables: the file that says what a column is.")]
+MappingsOpt = Annotated[
+    list[Path] | None,
+    typer.Option("--mappings", help="What further codes mean: SSSOM file, or roll-up of products; repeatable."),
+]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
 With = Annotated[
     list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")
@@ -128,21 +136,23 @@ def day(text: str | None) -> date | None:
         raise UsageError(f"--as-of {text!r} is no date; expected YYYY-MM-DD") from None
 
 
-def intake_of(files: list[Path], with_: list[Path] | None, mapping: Path | None = None) -> Intake:
+def intake_of(
+    files: list[Path], with_: list[Path] | None, mapping: Path | None = None, mappings: list[Path] | None = None
+) -> Intake:
     """The records of some sources, with what is wrong with the rest and what was read of each."""
     from kypho_kg.intake import read_sources
 
-    return read_sources(files, knowledge(), with_ or (), mapping=mapping)
+    return read_sources(files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or ())
 
 
 def records_of(
-    files: list[Path], with_: list[Path] | None, mapping: Path | None = None
+    files: list[Path], with_: list[Path] | None, mapping: Path | None = None, mappings: list[Path] | None = None
 ) -> tuple[list[Record], list[Problem]]:
     """The records of some sources, with the problems of what cannot be read.
 
     Of a source that holds more than was read, that is said on stderr.
     """
-    found = intake_of(files, with_, mapping)
+    found = intake_of(files, with_, mapping, mappings)
     for report in found.reports:
         lost = sum(report.unmapped.values()) + sum(report.unread.values())
         if lost:
@@ -156,6 +166,7 @@ def assessed(
     with_: list[Path] | None,
     state: str | None = None,
     mapping: Path | None = None,
+    mappings: list[Path] | None = None,
     **options: Any,
 ) -> tuple[list[Answer], list[Problem]]:
     """The answers on patient files; options are those of ``assess``."""
@@ -165,7 +176,7 @@ def assessed(
     asked = day(as_of)
     if state is not None and not is_postal_code(state):
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
-    records, problems = records_of(files, with_, mapping)
+    records, problems = records_of(files, with_, mapping, mappings)
     answers = []
     for record in records:
         if asked and record.as_of and asked != record.as_of:

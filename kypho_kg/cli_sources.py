@@ -12,6 +12,7 @@ from kypho_kg.cli_shared import (
     Format,
     FormatOpt,
     MappingOpt,
+    MappingsOpt,
     console,
     intake_of,
     knowledge,
@@ -26,13 +27,15 @@ sources_app.add_typer(map_app, name="map")
 
 
 @sources_app.command()
-def intake(files: Files, mapping: MappingOpt = None, format_: FormatOpt = Format.TABLE) -> None:
+def intake(
+    files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = None, format_: FormatOpt = Format.TABLE
+) -> None:
     """Show what was read of each source, what it became, what was not understood, and what was rejected."""
     from kypho_kg.intake_report import report_json
     from kypho_kg.intake_text import coverage, print_coverage, print_reports
 
     k = knowledge()
-    found = intake_of(files, None, mapping)
+    found = intake_of(files, None, mapping, mappings)
     if format_ is Format.JSON:
         filled, missing = coverage(k, found.records)
         unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in missing]

@@ -44,6 +44,18 @@ def advance(value: Range, stated: TimeSpan, day: date, unit: str) -> Range:
     return value.shifted(_in_unit(low, unit), _in_unit(high, unit))
 
 
+def agreed(ranges: Sequence[Range], slack: Decimal) -> Range | None:
+    """The values that several ranges have in common, or ``None``; no more than ``slack`` apart is what lies between."""
+    common: Range | None = ranges[0]
+    for other in ranges[1:]:
+        common = common.intersection(other) if common else None
+    if common or not slack:
+        return common
+    low = max(r.low for r in ranges if r.low is not None)
+    high = min(r.high for r in ranges if r.high is not None)
+    return Range(high, low) if low - high <= slack else None
+
+
 def _in_unit(days: int, unit: str) -> Decimal:
     if unit == "wk":
         weeks = round(Decimal(days) / _SEVEN, 4)
@@ -105,12 +117,12 @@ def _difference_of_dates(c: Context, feature: Feature, subject: str) -> _Found:
         return None
     if origin.kind is Op.FINDING:
         facts = [f for f in c.present.get(subject, ()) if c.knowledge.subsumes(origin.iri, f.feature) and not f.rule]
-        dated = [(f.time, f) for f in facts if f.time]
+        dated = [(f.time.until(c.as_of), f) for f in facts if f.time]
         # A finding that is stated without a date does not say when it was seen: its age is unknown, not zero.
         if not dated:
             return None
-        time, newest = max(dated, key=lambda row: row[0].end)
-        return elapsed(time.until(c.as_of), c.as_of, feature.unit), (newest,)
+        time, newest = max(dated, key=lambda row: (row[0].end, row[0].start))
+        return elapsed(time, c.as_of, feature.unit), (newest,)
     known = c.values.get((subject, origin.iri))
     if known is None or not isinstance(known.value, TimeSpan) or known.value.start.date() > c.as_of:
         return None
@@ -129,7 +141,7 @@ def _count_of_session_levels(c: Context, feature: Feature, subject: str) -> _Fou
     states = [c.values.get((LESION + id_, level.iri), Resolved()) for id_ in c.record.procedure.lesions]
     possible = [s.value if isinstance(s.value, frozenset) else level.values for s in states]
     apart: list[frozenset[str]] = []
-    for levels in sorted(possible, key=len):
+    for levels in sorted(possible, key=lambda v: (len(v), sorted(v))):
         if all(levels.isdisjoint(other) for other in apart):
             apart.append(levels)
     high = len(possible) - sum(len(v) == 1 for v in possible) + len({v for v in possible if len(v) == 1})

@@ -5,14 +5,19 @@ One bad file is reported and costs the others nothing.
 
 from __future__ import annotations
 
+import functools
 import gzip
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import pickle
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kypho_kg.errors import InputError, Problem, UsageError
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
+from kypho_kg.mappings import Mappings, load_mappings
 from kypho_kg.record import PATIENT, PROCEDURE, Record
 from kypho_kg.sources.patient_file import merge, overlay, read_overlay, read_patient_file
 from kypho_kg.validation import Severity, ValidationResult, validate_record
@@ -41,7 +46,12 @@ def read_records(
 
 
 def read_sources(
-    paths: Iterable[Path], knowledge: Knowledge, overlays: Sequence[Path] = (), *, mapping: Path | None = None
+    paths: Iterable[Path],
+    knowledge: Knowledge,
+    overlays: Sequence[Path] = (),
+    *,
+    mapping: Path | None = None,
+    mappings: Sequence[Path] = (),
 ) -> Intake:
     """The records of patient files, FHIR, tables and RDF; sources that name the same patient are merged.
 
@@ -49,25 +59,16 @@ def read_sources(
     unknown, and is told.
 
     :param mapping: for tables, the file that says what each column is.
-    :raises InputError: when an overlay itself is wrong, for then the answer would not be the one asked for.
+    :param mappings: SSSOM and roll-up files of the user, which say what further codes mean.
+    :raises InputError: when an overlay or a mapping file is wrong, for then the answer would not be the one asked for.
     :raises UsageError: for a table without a mapping.
     """
-    records: list[Record] = []
     problems: list[Problem] = []
     reports: list[IntakeReport] = []
-    for path in paths:
-        report = IntakeReport(path.name)
-        reports.append(report)
-        try:
-            for record in _records_of(path, knowledge, report, mapping):
-                records.append(record)
-        except InputError as error:
-            report.rejected.extend(error.problems)
-        problems.extend(report.rejected)
     merged: dict[str, list[Record]] = {}
-    for record in records:
+    for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), reports, problems):
         merged.setdefault(record.patient, []).append(record)
-    records = []
+    records: list[Record] = []
     for same in merged.values():
         try:
             records.extend(merge(same))
@@ -86,7 +87,135 @@ def read_sources(
     return Intake(records, problems, reports)
 
 
-def _records_of(path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None) -> Iterator[Record]:
+@dataclass(slots=True)
+class Stream:
+    """The records of some sources, one patient at a time and each once, in the order in which the patients came."""
+
+    patients: int
+    records: Iterator[Record]
+    reports: list[IntakeReport]
+    problems: list[Problem] = field(default_factory=list)
+    """What is wrong with the sources; what is wrong with the records of one patient comes as they are read."""
+
+
+def stream_sources(
+    paths: Iterable[Path],
+    knowledge: Knowledge,
+    overlays: Sequence[Path] = (),
+    *,
+    mapping: Path | None = None,
+    mappings: Sequence[Path] = (),
+    read: Callable[[], object] = lambda: None,
+) -> Stream:
+    """The same records as :func:`read_sources`, with memory for one patient at a time.
+
+    All sources are read first, into a temporary database without a name, since a patient may come again in the last
+    one.
+
+    :param mappings: SSSOM and roll-up files of the user, which say what further codes mean.
+    :param read: called after each record of a source.
+    :raises InputError: when an overlay or a mapping file is wrong.
+    :raises UsageError: for a table without a mapping.
+    """
+    over = [(path, read_overlay(path, knowledge)) for path in overlays]
+    stream = Stream(0, iter(()), [])
+    held = _Held()
+    try:
+        for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), stream.reports, stream.problems):
+            held.add(record)
+            read()
+        stream.patients = held.patients()
+        changed: dict[str, Record] = {}
+        for path, one in over:
+            patient = one.patient or (held.only() if stream.patients == 1 else "")
+            records = [changed[patient]] if patient in changed else held.of(patient)
+            if not records:
+                what = f"patient {one.patient!r} is not among those read" if one.patient else "names no patient"
+                raise InputError([*stream.problems, Problem(path.name, what, "the id of a patient of the sources")])
+            changed[patient] = overlay(merge(records)[0], one)
+            reject_invalid(changed[patient], knowledge)
+    except BaseException:
+        held.close()
+        raise
+    stream.records = _merged(held, changed, stream.problems)
+    return stream
+
+
+def _merged(held: _Held, changed: dict[str, Record], problems: list[Problem]) -> Iterator[Record]:
+    try:
+        for patient, records in held:
+            try:
+                yield from [changed[patient]] if patient in changed else merge(records)
+            except InputError as error:
+                problems.extend(error.problems)
+    finally:
+        held.close()
+
+
+class _Held:
+    """Records by patient, in a temporary database without a name, which goes with the process."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("CREATE TABLE held (patient TEXT, body BLOB)")
+        self._db.execute("CREATE INDEX by_patient ON held (patient)")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, record: Record) -> None:
+        body = zlib.compress(pickle.dumps(record), 1)
+        self._db.execute("INSERT INTO held VALUES (?, ?)", (record.patient, body))
+
+    def patients(self) -> int:
+        return int(self._db.execute("SELECT COUNT(DISTINCT patient) FROM held").fetchone()[0])
+
+    def only(self) -> str:
+        return str(self._db.execute("SELECT patient FROM held LIMIT 1").fetchone()[0])
+
+    def of(self, patient: str) -> list[Record]:
+        found = self._db.execute("SELECT body FROM held WHERE patient = ? ORDER BY rowid", (patient,))
+        return [pickle.loads(zlib.decompress(body)) for (body,) in found]
+
+    def __iter__(self) -> Iterator[tuple[str, list[Record]]]:
+        for (patient,) in self._db.execute("SELECT patient FROM held GROUP BY patient ORDER BY MIN(rowid)"):
+            yield patient, self.of(patient)
+
+
+_Codes = Callable[[], Mappings]
+"""What codes mean; read once for all sources, and not at all where none needs it."""
+
+
+def _codes(knowledge: Knowledge, mappings: Sequence[Path]) -> _Codes:
+    codes = functools.cache(lambda: load_mappings(knowledge, mappings))
+    if mappings:
+        codes()  # a mistake in a file of the user is said whatever the sources are
+    return codes
+
+
+def _read(
+    paths: Iterable[Path],
+    knowledge: Knowledge,
+    mapping: Path | None,
+    codes: _Codes,
+    reports: list[IntakeReport],
+    problems: list[Problem],
+) -> Iterator[Record]:
+    """The records as they come, a patient as often as it is named; reports and problems are filled on the way."""
+    for path in paths:
+        report = IntakeReport(path.name)
+        reports.append(report)
+        try:
+            yield from _records_of(path, knowledge, report, mapping, codes)
+        except InputError as error:
+            report.rejected.extend(error.problems)
+        problems.extend(report.rejected)
+
+
+def _records_of(
+    path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None, codes: _Codes
+) -> Iterator[Record]:
     kind = source_kind(path)
     if kind == PATIENT_FILE:
         record = read_patient_file(path, knowledge)
@@ -95,7 +224,7 @@ def _records_of(path: Path, knowledge: Knowledge, report: IntakeReport, mapping:
         report.records += 1
         yield record
         return
-    for record in _of_other(kind, path, knowledge, report, mapping):
+    for record in _of_other(kind, path, knowledge, report, mapping, codes):
         marked = mark_invalid(record)
         for fact in marked.facts:
             if fact.invalid:
@@ -104,12 +233,16 @@ def _records_of(path: Path, knowledge: Knowledge, report: IntakeReport, mapping:
 
 
 def _of_other(
-    kind: str, path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None
+    kind: str, path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None, codes: _Codes
 ) -> Iterator[Record]:
     if kind == FHIR:
         from kypho_kg.sources.fhir import read_fhir
 
-        return read_fhir(path, knowledge, report)
+        return read_fhir(path, knowledge, report, mappings=codes())
+    if kind == OMOP:
+        from kypho_kg.sources.omop import read_omop
+
+        return read_omop(path, knowledge, report, mappings=codes())
     if kind == RDF:
         from kypho_kg.sources.rdf import read_rdf
 
@@ -118,26 +251,33 @@ def _of_other(
 
     if mapping is None:
         raise UsageError(f"{path.name} is a table: say with --mapping what its columns are ('map init' writes a start)")
-    return read_table(path, mapping, knowledge, report)
+    return read_table(path, mapping, knowledge, report, codes())
 
 
-PATIENT_FILE, FHIR, RDF, TABLE = "patient file", "FHIR", "RDF", "table"
+PATIENT_FILE, FHIR, OMOP, RDF, TABLE = "patient file", "FHIR", "OMOP", "RDF", "table"
 _ENDINGS = {
     **dict.fromkeys((".ttl", ".trig", ".nt", ".nq", ".rdf", ".owl", ".jsonld"), RDF),
     **dict.fromkeys((".csv", ".tsv", ".parquet"), TABLE),
+    **dict.fromkeys((".duckdb", ".db"), OMOP),
     ".ndjson": FHIR,
 }
 
 
 def source_kind(path: Path) -> str:
-    """Of what kind a source is: by its ending, and of a ``.json`` by whether it is a FHIR resource."""
+    """Of what kind a source is: by its ending, of a ``.json`` by whether it is FHIR, of a folder by what it holds."""
     if path.is_dir():
-        return FHIR
+        return OMOP if _is_omop(path) else FHIR
     name = path.name.lower().removesuffix(".gz")
     ending = Path(name).suffix
     if ending in _ENDINGS:
         return _ENDINGS[ending]
     return FHIR if ending == ".json" and _is_fhir(path) else PATIENT_FILE
+
+
+def _is_omop(path: Path) -> bool:
+    from kypho_kg.sources.omop import is_omop
+
+    return is_omop(path)
 
 
 def _is_fhir(path: Path) -> bool:

@@ -3,7 +3,8 @@
 A mapping says how a code (the object) stands to a term of ours (the subject). Only an exact match and a narrow match
 (the code is narrower than the term) let a record with the code fall under the term: :meth:`Mappings.codes` and
 :meth:`Mappings.facts` give these alone. The other predicates serve search, and a row with the modifier ``Not``
-withdraws what it names. One code may have several rows: it then states several facts.
+withdraws what it names. One code may have several rows: it then states several facts. A row that says ``absent`` in
+``ext_polarity`` rules its term out: "no known X" is related to X, and no kind of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +24,11 @@ from kypho_kg._resources import resource_dir
 from kypho_kg.criteria import Op
 from kypho_kg.errors import InputError, KnowledgeBaseError, Problem
 from kypho_kg.knowledge import Feature, Knowledge
+from kypho_kg.record import Polarity
+from kypho_kg.rollups import RollUp, RollUps, folded, is_rollup, read_rollups, table_lines
 from kypho_kg.store import Literal, Triple
-from kypho_kg.vocabulary import SKOS, TYPE
+from kypho_kg.terminologies import System, local_system, plain_name, read_systems
+from kypho_kg.vocabulary import KYPHO, SKOS, TYPE
 
 GRAPH: Final = "https://w3id.org/kypho/mappings"
 """The named graph of the mappings."""
@@ -36,21 +40,11 @@ PREDICATES: Final = (*ASSIGNING, "skos:closeMatch", "skos:broadMatch", "skos:rel
 
 _REQUIRED = ("subject_id", "predicate_id", "object_id", "mapping_justification")
 _HEADER = ("mapping_set_id", "license")
-_SYSTEM_COLUMNS = ("prefix", "name", "fhir_system", "other_systems", "omop_vocabulary", "aliases", "iri_stem")
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """A terminology, with the names it has in records."""
-
-    prefix: str
-    """The prefix of its CURIEs."""
-    name: str
-    iri_stem: str
-    fhir_system: str = ""
-    omop_vocabulary: str = ""
-    names: frozenset[str] = frozenset()
-    """Every name and URI that means this terminology, in lower case."""
+_RULES_OUT: Final = "skos:relatedMatch"
+"""The predicate of a row that rules its term out: whoever does not know ``ext_polarity`` is told nothing wrong."""
+_EXPECTED: Final = "a SSSOM table, or a roll-up table with the columns system, code and ingredient"
+ANSWERS: Final[Mapping[str, Polarity]] = {f"{KYPHO}{p.capitalize()}Polarity": p for p in Polarity}
+"""Terms whose codes answer a question, whatever was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +66,8 @@ class TermMapping:
     evidence: str = ""
     source: str = ""
     """File and line."""
+    absent: bool = False
+    """Whether a record with the code rules the term out."""
 
     @property
     def assigns(self) -> bool:
@@ -86,33 +82,44 @@ class TermMapping:
 
 @dataclass(frozen=True, slots=True)
 class CodedFact:
-    """What a code says in terms of features: that a finding is there, or which value a feature has."""
+    """What a code says in terms of features: that a finding is there or not, or which value a feature has."""
 
     feature: Feature
     value: str | None
     """IRI of the value of a category or choice; ``None`` for a finding, and for a quantity, whose value the record
     gives."""
     mapping: TermMapping
+    absent: bool = False
+    """Whether the code rules the finding or the value out."""
+    ingredient: str = ""
+    """CURIE of the ingredient through which the code of a product states this; empty for a code of its own."""
 
 
 class Mappings:
-    """Lookups over the rows of one or more SSSOM files. Made by :func:`load_mappings`."""
+    """Lookups over the rows of one or more SSSOM and roll-up files. Made by :func:`load_mappings`."""
 
-    def __init__(self, rows: Iterable[TermMapping], systems: Iterable[System], sha256: str = "") -> None:
+    def __init__(
+        self,
+        rows: Iterable[TermMapping],
+        systems: Iterable[System],
+        sha256: str = "",
+        rollups: Iterable[RollUp] = (),
+    ) -> None:
         self.rows = tuple(rows)
         self.systems: Mapping[str, System] = MappingProxyType({s.prefix: s for s in systems})
         self.sha256 = sha256
+        self.rollups = RollUps(rollups)
         self._names = {name: s.prefix for s in self.systems.values() for name in s.names}
         self._withdrawn = {(r.subject, r.predicate, r.prefix, r.code) for r in self.rows if r.negated}
         self._by_code: dict[str, list[TermMapping]] = defaultdict(list)
         self._by_term: dict[str, list[TermMapping]] = defaultdict(list)
         for row in self.rows:
-            self._by_code[_folded(row.code)].append(row)
+            self._by_code[folded(row.code)].append(row)
             self._by_term[row.subject].append(row)
 
     def system(self, name: str) -> System | None:
-        """The terminology of a CURIE prefix, a FHIR system URI, an OMOP vocabulary id or another known name."""
-        prefix = self._names.get(name.strip().rstrip("/").lower())
+        """The terminology of a CURIE prefix, a FHIR system URI, an OID, an OMOP vocabulary id or another known name."""
+        prefix = self._names.get(plain_name(name))
         return self.systems[prefix] if prefix else None
 
     def search(self, code: str, system: str = "") -> tuple[TermMapping, ...]:
@@ -121,18 +128,35 @@ class Mappings:
         :param code: bare, as a CURIE, or as ``system|code``; case and dots do not matter.
         :param system: any name of a terminology; empty for any terminology. An unknown one has no rows.
         """
-        for separator in ("|", ":"):
-            before, found, after = code.rpartition(separator)
-            if found and self.system(before):
-                system, code = system or before, after
-        if not system:
-            return tuple(self._by_code.get(_folded(code), ()))
-        known = self.system(system)
-        return tuple(r for r in self._by_code.get(_folded(code), ()) if known and r.prefix == known.prefix)
+        code, prefix = self._place(code, system)
+        own = self._rows(code, prefix)
+        denied = {r.subject for r in own if r.negated and r.predicate in ASSIGNING}
+        through = (r for end, part in self._parts(code, prefix) for r in self._rows(part, end))
+        return (*own, *(r for r in through if r.subject not in denied))
 
     def codes(self, code: str, system: str = "") -> tuple[TermMapping, ...]:
         """The rows by which a record with the code falls under a term: exact and narrow, and not withdrawn."""
         return tuple(r for r in self.search(code, system) if self._holds(r) and r.assigns)
+
+    def answer(self, code: str, system: str) -> Polarity | None:
+        """What a code answers to any question: yes, no or unclear; none where it is no such code, or several."""
+        said = {ANSWERS[r.subject] for r in self.codes(code, system) if r.subject in ANSWERS}
+        return said.pop() if len(said) == 1 else None
+
+    def _place(self, code: str, system: str) -> tuple[str, str | None]:
+        """A code as it was typed, bare and with the prefix of its terminology: empty for any, none for an unknown."""
+        for separator in ("|", ":"):
+            before, found, after = code.rpartition(separator)
+            if found and self.system(before):
+                system, code = system or before, after
+        known = self.system(system) if system else None
+        return code, known.prefix if known else None if system else ""
+
+    def _rows(self, code: str, prefix: str | None) -> tuple[TermMapping, ...]:
+        return tuple(r for r in self._by_code.get(folded(code), ()) if prefix in ("", r.prefix))
+
+    def _parts(self, code: str, prefix: str | None) -> tuple[tuple[str, str], ...]:
+        return () if prefix is None else self.rollups.ingredients(code, prefix)
 
     def of_term(self, iri: str) -> tuple[TermMapping, ...]:
         """The rows of a term that are not withdrawn."""
@@ -145,12 +169,16 @@ class Mappings:
         holds for the one that the record ties the code to, and for none where it ties it to none.
         """
         owners = value_owners(knowledge)
-        found: dict[tuple[str, str | None], CodedFact] = {}
-        for row in self.codes(code, system):
+        own, _ = self._place(code, system)
+        found: dict[tuple[str, str | None, bool], CodedFact] = {}
+        for row in self.search(code, system):
+            if not self._holds(row) or not (row.assigns or row.absent):
+                continue
             feature = knowledge.features.get(row.subject)
             pairs = [(feature, None)] if feature else [(f, row.subject) for f in owners.get(row.subject, ())]
+            part = "" if folded(row.code) == folded(own) else row.curie
             for owner, value in pairs:
-                found.setdefault((owner.iri, value), CodedFact(owner, value, row))
+                found.setdefault((owner.iri, value, row.absent), CodedFact(owner, value, row, row.absent, part))
         return tuple(found.values())
 
     def triples(self) -> Iterator[Triple]:
@@ -174,11 +202,6 @@ class Mappings:
         return not row.negated and (row.subject, row.predicate, row.prefix, row.code) not in self._withdrawn
 
 
-def _folded(code: str) -> str:
-    """Claims drop the dots of a code, and people its case."""
-    return code.strip().replace(".", "").upper()
-
-
 @functools.lru_cache(maxsize=4)
 def value_owners(knowledge: Knowledge) -> Mapping[str, tuple[Feature, ...]]:
     """The category and choice features that have a term as a value."""
@@ -190,48 +213,17 @@ def value_owners(knowledge: Knowledge) -> Mapping[str, tuple[Feature, ...]]:
     return {value: tuple(sorted(fs, key=lambda f: f.iri)) for value, fs in owners.items()}
 
 
-def read_systems(path: Path) -> tuple[System, ...]:
-    """The terminologies with their names, from a table.
-
-    :raises KnowledgeBaseError: when the table is missing or lacks a column.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = set(_SYSTEM_COLUMNS) - set(table.fieldnames or ())
-            if missing:
-                raise KnowledgeBaseError(f"{path.name}:1: missing column {', '.join(sorted(missing))}")
-            return tuple(map(_system, table))
-    except (OSError, UnicodeDecodeError) as error:
-        raise KnowledgeBaseError(f"{path.name}: cannot be read: {error}") from None
-
-
-def _system(row: Mapping[str, str]) -> System:
-    names = [row["prefix"], row["name"], row["fhir_system"], row["omop_vocabulary"]]
-    names += row["aliases"].split("|") + row["other_systems"].split("|")
-    return System(
-        prefix=row["prefix"],
-        name=row["name"],
-        iri_stem=row["iri_stem"],
-        fhir_system=row["fhir_system"],
-        omop_vocabulary=row["omop_vocabulary"],
-        names=frozenset(n.strip().rstrip("/").lower() for n in names if n.strip()),
-    )
-
-
 def read_sssom(path: Path, declared: Knowledge, known: Sequence[System] = ()) -> tuple[list[TermMapping], list[System]]:
     """The rows of one SSSOM file, and the terminologies that its header adds to the known ones.
 
     :param declared: the knowledge base that must declare every subject.
     :raises InputError: with every problem: file, line, column and value.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(Problem(path.name, f"cannot be read: {error}", "a SSSOM table in UTF-8")) from None
+    lines = table_lines(path, "a SSSOM table in UTF-8")
     start = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
     header, prefixes = _header([line[1:] for line in lines[:start]])
-    problems = [Problem(f"{path.name}:1", f"the header has no {key}") for key in _HEADER if key not in header]
+    lacking = [key for key in _HEADER if key not in header]
+    problems = [Problem(f"{path.name}:1", f"the header has no {key}", _EXPECTED) for key in lacking]
     reader = csv.DictReader(lines[start:], delimiter="\t", quoting=csv.QUOTE_NONE)
     columns = reader.fieldnames or ()
     problems += [Problem(f"{path.name}:{start + 1}", f"missing column {c}") for c in _REQUIRED if c not in columns]
@@ -249,10 +241,24 @@ def read_sssom(path: Path, declared: Knowledge, known: Sequence[System] = ()) ->
         problems += wrong
         if not wrong:
             rows.append(_row(cells, f"{file}:{number}", prefixes))
+    renamed, added = _own_systems({r.prefix for r in rows}, prefixes, known)
+    for prefix, system in renamed.items():
+        if plain_name(prefix) in system.names and plain_name(prefixes[prefix]) not in {*system.names, system.stem}:
+            what = f"curie_map {prefix}: {prefixes[prefix]!r} is not what it is elsewhere"
+            problems.append(Problem(f"{path.name}:1", what, repr(system.iri_stem)))
     if problems:
         raise InputError(problems)
-    used = {r.prefix for r in rows} - {s.prefix for s in known}
-    return rows, [System(p, p, prefixes[p], names=frozenset({p.lower()})) for p in sorted(used)]
+    return [replace(r, prefix=renamed[r.prefix].prefix) if r.prefix in renamed else r for r in rows], added
+
+
+def _own_systems(
+    used: Iterable[str], prefixes: Mapping[str, str], known: Sequence[System]
+) -> tuple[dict[str, System], list[System]]:
+    """Of the prefixes of a file: those that are other names of known terminologies, and new terminologies."""
+    by_name = {name: s for s in known for name in (*s.names, s.stem) if name}
+    new = sorted(set(used) - {s.prefix for s in known})
+    found = {p: by_name.get(plain_name(prefixes[p])) or by_name.get(plain_name(p)) for p in new}
+    return {p: s for p, s in found.items() if s}, [local_system(p, prefixes[p]) for p in new if not found[p]]
 
 
 _decimal = functools.lru_cache(maxsize=64)(Decimal)
@@ -293,6 +299,10 @@ def _row_problems(
         yield Problem(f"{where}, predicate_id", repr(cells["predicate_id"]), ", ".join(PREDICATES))
     if cells.get("predicate_modifier") not in (None, "", "Not"):
         yield Problem(f"{where}, predicate_modifier", repr(cells["predicate_modifier"]), "Not, or nothing")
+    if (polarity := cells.get("ext_polarity")) not in (None, "", "absent"):
+        yield Problem(f"{where}, ext_polarity", repr(polarity), "absent, or nothing")
+    elif polarity == "absent" and (cells["predicate_id"] != _RULES_OUT or cells.get("predicate_modifier")):
+        yield Problem(f"{where}, ext_polarity", f"absent beside {cells['predicate_id']}", f"{_RULES_OUT} without Not")
     if not cells["mapping_justification"]:
         yield Problem(
             f"{where}, mapping_justification", "empty", "a justification such as semapv:ManualMappingCuration"
@@ -321,25 +331,33 @@ def _row(cells: Mapping[str, str], where: str, prefixes: Mapping[str, str]) -> T
         comment=cells.get("comment") or "",
         evidence=cells.get("ext_evidence") or "",
         source=where,
+        absent=cells.get("ext_polarity") == "absent",
     )
 
 
 def read_mappings(root: Path, knowledge: Knowledge, extra: Iterable[Path] = ()) -> Mappings:
-    """The SSSOM files of a folder, and further files of the user.
+    """The SSSOM and roll-up files of a folder, and further files of the user, of either kind.
 
-    :param root: folder with ``systems.tsv`` and ``*.sssom.tsv``.
+    :param root: folder with ``systems.tsv``, ``*.sssom.tsv`` and ``*.rollup.tsv``.
     :raises KnowledgeBaseError: when a file of the folder is wrong; every problem is listed.
     :raises InputError: when a further file is wrong.
     """
     table = root / "systems.tsv"
     systems = list(read_systems(table))
     rows: list[TermMapping] = []
+    rollups: list[RollUp] = []
     problems: list[str] = []
-    files = sorted(root.glob("*.sssom.tsv"))
+    files = sorted((*root.glob("*.sssom.tsv"), *root.glob("*.rollup.tsv")))
     digest = hashlib.sha256()
     for path in (table, *files, *extra):
         try:
-            if path != table:
+            if path == table:
+                pass
+            elif is_rollup(table_lines(path, _EXPECTED)):
+                parts, added = read_rollups(path, systems)
+                rollups += parts
+                systems += added
+            else:
                 more, added = read_sssom(path, knowledge, systems)
                 rows += more
                 systems += added
@@ -351,13 +369,13 @@ def read_mappings(root: Path, knowledge: Knowledge, extra: Iterable[Path] = ()) 
             digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     if problems:
         raise KnowledgeBaseError(problems)
-    return Mappings(rows, systems, digest.hexdigest())
+    return Mappings(rows, systems, digest.hexdigest(), rollups)
 
 
 def load_mappings(knowledge: Knowledge, extra: Iterable[Path] = ()) -> Mappings:
-    """The bundled mappings, and further files of the user.
+    """The bundled mappings, and further files of the user: SSSOM, or roll-ups of products to ingredients.
 
     :raises KnowledgeBaseError: when a bundled file is wrong.
-    :raises InputError: when a file of the user is wrong.
+    :raises InputError: when a file of the user is wrong, or neither.
     """
     return read_mappings(resource_dir("ontology") / "mappings", knowledge, extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
 
@@ -35,6 +36,19 @@ def limits() -> Mapping[str, Limits]:
         low, high = (_number(t, shape, name) for name in ("minInclusive", "maxInclusive"))
         if path and (low is not None or high is not None):
             found[path] = Limits(Range(low, high), bool(t.text(shape, _SH + "pattern")))
+    return MappingProxyType(found)
+
+
+@functools.cache
+def earliest() -> Mapping[str, date]:
+    """The first day that each date feature lets pass, by the IRI of its property."""
+    t = Triples(parse_turtle(resource_dir("shapes") / "fact.ttl"))
+    found = {}
+    for shape in t.subjects(TYPE, _SH + "PropertyShape"):
+        path = t.resource(shape, _SH + "path")
+        for x in t.objects(shape, _SH + "minInclusive"):
+            if path and isinstance(x, Literal) and x.datatype == XSD + "date":
+                found[path] = date.fromisoformat(x.text)
     return MappingProxyType(found)
 
 

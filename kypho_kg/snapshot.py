@@ -33,12 +33,14 @@ from kypho_kg.state import NOT_RECORDED, Gap, Resolved
 
 _UNSURE = frozenset({Status.UNCONFIRMED, Status.PROVISIONAL, Status.DIFFERENTIAL})
 _VOID = frozenset({Status.REFUTED, Status.ENTERED_IN_ERROR})
-_PRIORITY = (
+PRIORITY = (
     Cause.CONFLICTING,
     Cause.INVALID,
     Cause.NOT_ASSESSABLE,
     Cause.IN_WORDS_ONLY,
     Cause.INDETERMINATE,
+    Cause.IMPRECISE,
+    Cause.LEFT_OPEN,
     Cause.PENDING,
     Cause.STALE,
     Cause.NOT_ATTRIBUTED,
@@ -102,7 +104,7 @@ class Snapshot:
         related = [g for c, g in (*own, *wider) if k.subsumes(cls, c) or k.subsumes(c, cls)]
         exact = [g for c, g in own if c == cls]
         if related:
-            return min(exact or related, key=lambda g: _PRIORITY.index(g.cause))
+            return min(exact or related, key=lambda g: PRIORITY.index(g.cause))
         if subject.startswith(LESION):
             loose = tuple(f for f in self.present.get(PATIENT, ()) if k.subsumes(cls, f.feature))
             if loose:
@@ -216,7 +218,9 @@ class _Resolver:
         # A later unclear or invalid fact hides older ones.
         kept = [f for f in shown if all(self._time(f).wholly_after(self._time(u)) for u in unclear)]
         if unclear and not kept:
-            return Resolved(gap=_gap_of(max(unclear, key=lambda f: self._time(f).end)))
+            latest = max(self._time(f).end for f in unclear)
+            gaps = [_gap_of(u) for u in unclear if self._time(u).end == latest]
+            return Resolved(gap=min(gaps, key=lambda g: PRIORITY.index(g.cause)))
         values = [f for f in kept if f.polarity is Polarity.PRESENT]
         out = [f for f in kept if f.polarity is Polarity.ABSENT]
         chosen = self._select(feature, values) if values else Resolved()
@@ -232,11 +236,12 @@ class _Resolver:
                 vf for vf in now if _days_between(self._time(vf[1]), self._time(newest[1])) <= feature.selection_window
             ]
             return _worst(window, highest_counts=feature.rule == "HighestInWindow")
-        value, used = newest[0], [newest[1]]
+        said, value, used = [newest[0]], newest[0], [newest[1]]
         for other, fact in now:
             if fact is newest[1] or self._time(newest[1]).wholly_after(self._time(fact), feature.conflict_window):
                 continue
-            common = self._common(feature, value, other)
+            said.append(other)
+            common = self._common(feature, said)
             if common is None:
                 return Resolved(gap=Gap(Cause.CONFLICTING, (fact, newest[1])))
             if common != value:
@@ -244,22 +249,21 @@ class _Resolver:
                 used.append(fact)
         return Resolved(value, tuple(used))
 
-    def _common(self, feature: Feature, a: Value, b: Value) -> Value:
-        """What both say, or ``None`` where they contradict."""
-        if isinstance(a, Range) and isinstance(b, Range):
-            slack = derivation.ROUNDING if feature.advances else Decimal(0)
-            return a.intersection(b) or (a.intersection(b.shifted(-slack, slack)) if slack else None)
-        if isinstance(a, frozenset) and isinstance(b, frozenset):
-            return a & b or None
-        if isinstance(a, TimeSpan) and isinstance(b, TimeSpan):
-            if a.end < b.start or b.end < a.start:
-                return None
-            return a if (a.end - a.start) <= (b.end - b.start) else b
-        if isinstance(a, str) and isinstance(b, str):
-            if self.k.subsumes(a, b):
-                return b
-            return a if self.k.subsumes(b, a) else None
-        return None
+    def _common(self, feature: Feature, said: list[Value]) -> Value:
+        """What all say, or ``None`` where they contradict; their order does not matter."""
+        ranges = [v for v in said if isinstance(v, Range)]
+        if ranges:
+            return derivation.agreed(ranges, derivation.ROUNDING if feature.advances else Decimal(0))
+        sets = [v for v in said if isinstance(v, frozenset)]
+        if sets:
+            return frozenset.intersection(*sets) or None
+        spans = [v for v in said if isinstance(v, TimeSpan)]
+        if spans:
+            start, end = max(s.start for s in spans), min(s.end for s in spans)
+            whole = next((s for s in spans if (s.start, s.end) == (start, end)), None)
+            return whole or (TimeSpan(start, end, f"{start.date()}/{end.date()}") if start <= end else None)
+        classes = {v for v in said if isinstance(v, str)}
+        return next((c for c in classes if classes <= self.k.ancestors(c)), None)
 
     def _advanced(self, feature: Feature, fact: Fact) -> Value:
         """A stated age or duration as it is on the as-of date."""

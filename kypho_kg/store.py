@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyoxigraph as ox
 
@@ -158,21 +159,48 @@ def _node(term: str) -> ox.NamedNode | ox.BlankNode:
     return ox.BlankNode(term[2:].replace("-", "")) if term.startswith("_:") else ox.NamedNode(term)
 
 
+def _term(term: Term) -> _Object:
+    if not isinstance(term, Literal):
+        return _node(term)
+    if term.language:
+        return ox.Literal(term.text, language=term.language)
+    return ox.Literal(term.text, datatype=ox.NamedNode(term.datatype))
+
+
+_Object = ox.Literal | ox.NamedNode | ox.BlankNode | ox.Triple
+
+
 def _oxigraph(triple: Triple, graph: str = "") -> ox.Quad:
     s, p, o = triple
-    if isinstance(o, Literal):
-        value: ox.Literal | ox.NamedNode | ox.BlankNode = (
-            ox.Literal(o.text, language=o.language)
-            if o.language
-            else ox.Literal(o.text, datatype=ox.NamedNode(o.datatype))
-        )
-    else:
-        value = _node(o)
-    return ox.Quad(_node(s), ox.NamedNode(p), value, ox.NamedNode(graph) if graph else None)
+    return ox.Quad(_node(s), ox.NamedNode(p), _term(o), ox.NamedNode(graph) if graph else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query with values for some of its variables and the most rows that are wanted."""
+
+    text: str
+    bindings: Mapping[str, Term] = field(default_factory=dict)
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a query gives; ``None`` stands for a variable without a value.
+
+    Of an ASK it is one row ``answer``, of a CONSTRUCT the rows ``subject``, ``predicate``, ``object``.
+    """
+
+    form: str
+    """``select``, ``construct`` or ``ask``."""
+    columns: tuple[str, ...]
+    rows: list[tuple[Term | None, ...]]
+    cut: bool = False
+    """Whether there are more rows than were wanted."""
 
 
 class Store:
-    """An in-memory graph that answers SPARQL.
+    """A graph that answers SPARQL, in memory or, read-only, from a folder.
 
     :param named: further graphs by name, which ``GRAPH`` reaches and a plain pattern does not.
     :param union: a plain pattern reaches the named graphs too.
@@ -190,6 +218,59 @@ class Store:
         self._store.extend(map(_oxigraph, triples))
         for name, rows in (named or {}).items():
             self._store.extend(_oxigraph(row, name) for row in rows)
+
+    @classmethod
+    def loaded(cls, dump: bytes) -> Self:
+        """A store of what :meth:`dump` gave, with the same union."""
+        union, _, quads = dump.partition(b"\n")
+        store = cls(union=union == b"union")
+        store._store.bulk_load(quads, format=ox.RdfFormat.N_QUADS)
+        return store
+
+    @classmethod
+    def opened(cls, folder: Path) -> Self:
+        """The store of a folder, read-only; a plain pattern reaches all of its graphs.
+
+        :raises EngineError: when the folder holds no store that can be read.
+        """
+        store = cls.__new__(cls)
+        store._union = True
+        try:
+            store._store = ox.Store.read_only(str(folder))
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{folder}: the store cannot be read: {error}") from None
+        return store
+
+    def dump(self) -> bytes:
+        """All that the store holds, for :meth:`loaded`."""
+        return (b"union\n" if self._union else b"apart\n") + (self._store.dump(format=ox.RdfFormat.N_QUADS) or b"")
+
+    def result(self, query: Query) -> Result:
+        """The result of any query.
+
+        :raises UsageError: when the query does not parse, or a value is given for what is none of its variables.
+        :raises EngineError: when the engine fails.
+        """
+        if query.bindings and isinstance(plain := self._run(query.text), ox.QuerySolutions):
+            known = [v.value for v in plain.variables]
+            if unknown := sorted(query.bindings.keys() - known):
+                raise UsageError(f"{', '.join(unknown)}: no column of the query; known: {', '.join(known)}")
+        found = self._run(query.text, query.bindings)
+        if isinstance(found, ox.QueryBoolean):
+            return Result("ask", ("answer",), [(Literal(str(bool(found)).lower(), XSD + "boolean"),)])
+        rows: list[tuple[Term | None, ...]] = []
+        columns: tuple[str, ...] = ("subject", "predicate", "object")
+        triples = isinstance(found, ox.QueryTriples)
+        if isinstance(found, ox.QuerySolutions):
+            columns = tuple(v.value for v in found.variables)
+        try:
+            for row in found:
+                if query.limit is not None and len(rows) == query.limit:
+                    return Result("construct" if triples else "select", columns, rows, cut=True)
+                rows.append(tuple(None if term is None else _plain_object(term) for term in row))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise EngineError(f"SPARQL engine: {error}") from error
+        return Result("construct" if triples else "select", columns, rows)
 
     def select(self, query: str) -> list[dict[str, Term]]:
         """Rows of a SELECT query; an unbound variable has no key.
@@ -227,9 +308,14 @@ class Store:
         result = self._run(query)
         return {ox.QuerySolutions: "select", ox.QueryTriples: "construct"}.get(type(result), "ask")
 
-    def _run(self, query: str) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
+    def _run(
+        self, query: str, bindings: Mapping[str, Term] | None = None
+    ) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
+        values: dict[ox.Variable, _Object] = {
+            ox.Variable(name): _term(value) for name, value in (bindings or {}).items()
+        }
         try:
-            return self._store.query(query, use_default_graph_as_union=self._union)
+            return self._store.query(query, use_default_graph_as_union=self._union, substitutions=values)
         except SyntaxError as error:
             raise UsageError(f"SPARQL: {error}") from None
         except (OSError, RuntimeError, ValueError) as error:
@@ -250,21 +336,62 @@ def serialized(named: Mapping[str, Iterable[Triple]], *, apart: bool) -> str:
     return (written or b"").decode()
 
 
-def refuse_remote(query: str) -> None:
-    """Refuse a query that would reach outside the graph it is given.
+def _lines(rows: Iterable[Triple]) -> str:
+    """N-Triples, which SPARQL reads too."""
+    return (ox.serialize((_oxigraph(row).triple for row in rows), format=ox.RdfFormat.N_TRIPLES) or b"").decode()
 
-    The text is parsed, not searched, so that comments and escapes hide nothing; what the parser does not know is
-    refused too.
 
-    :raises UsageError: on SERVICE, FROM, FROM NAMED, an update, or a text that is no SPARQL 1.1 query.
+class DiskStore:
+    """A store in a folder, open for writing: graphs of one owner come and go together.
+
+    What is noted of an owner stands in a graph of its own and is written in the same transaction as the graphs.
     """
-    from rdflib.plugins.sparql.parser import parseQuery
 
-    try:
-        parsed = repr(parseQuery(query))
-    except Exception as error:  # rdflib raises pyparsing's and others' exceptions
-        raise UsageError(f"not a SPARQL 1.1 query: {error}") from None
-    # The name of a grammar production in the printed tree. A literal that contains it is refused too: fail closed.
-    for production, keyword in (("ServiceGraphPattern", "SERVICE"), ("DatasetClause", "FROM")):
-        if production in parsed:
-            raise UsageError(f"{keyword} is not allowed: a query reads only the graph it is given")
+    NOTES = "urn:kypho:store"
+    """The graph of the notes; a note is a property ``urn:kypho:store:NAME`` with a text."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the folder, or make it.
+
+        :raises EngineError: when it cannot be opened, as when another process has it open.
+        """
+        try:
+            self._store = ox.Store(str(folder))
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{folder}: the store cannot be opened: {error}") from None
+        self._notes = ox.NamedNode(self.NOTES)
+
+    def notes(self, owner: str) -> dict[str, str]:
+        """What is noted of an owner, by name; nothing if it was never written."""
+        found = self._store.quads_for_pattern(ox.NamedNode(owner), None, None, self._notes)
+        return {q.predicate.value.removeprefix(self.NOTES + ":"): str(getattr(q.object, "value", "")) for q in found}
+
+    def replace(
+        self, owner: str, graphs: Mapping[str, Iterable[Triple]], notes: Mapping[str, str], former: Iterable[str] = ()
+    ) -> None:
+        """Write the graphs and notes of an owner in one transaction: after a crash all of it is there, or nothing.
+
+        :param former: names of graphs of the owner that go, whether or not they are there.
+        :raises EngineError: when they cannot be written.
+        """
+        said = [(owner, f"{self.NOTES}:{name}", Literal(text)) for name, text in notes.items()]
+        whole = {self.NOTES: said, **graphs}
+        try:
+            if not self.notes(owner):
+                self._store.extend([_oxigraph(row, name) for name, rows in whole.items() for row in rows])
+                return
+            drop = [f"DROP SILENT GRAPH {ox.NamedNode(name)}" for name in dict.fromkeys([*former, *graphs])]
+            old = f"DELETE WHERE {{ GRAPH {self._notes} {{ {ox.NamedNode(owner)} ?name ?text }} }}"
+            data = "".join(f"GRAPH {ox.NamedNode(name)} {{\n{_lines(rows)}}}\n" for name, rows in whole.items())
+            self._store.update(";\n".join([*drop, old, f"INSERT DATA {{\n{data}}}"]))
+        except (OSError, RuntimeError, SyntaxError, ValueError) as error:
+            raise EngineError(f"the store cannot be written: {error}") from error
+
+    def flush(self) -> None:
+        """Write everything from memory to disk."""
+        self._store.flush()
+
+    def close(self) -> None:
+        """Flush and let go of the folder."""
+        self._store.flush()
+        del self._store

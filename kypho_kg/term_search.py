@@ -149,7 +149,10 @@ def _code(row: TermMapping) -> dict[str, Any]:
 def fact_words(k: Knowledge, fact: CodedFact) -> str:
     """What a code states, in names of the ontology."""
     value = local(fact.value) if fact.value else "as recorded" if fact.feature.kind is Op.QUANTITY else "present"
-    return f"{fact.feature.name}: {value} ({local(fact.feature.bearer)})"
+    if fact.absent:
+        value = f"not {value}" if fact.value else "ruled out"
+    through = f", through {fact.ingredient}" if fact.ingredient else ""
+    return f"{fact.feature.name}: {value} ({local(fact.feature.bearer)}{through})"
 
 
 def as_json(k: Knowledge, mappings: Mappings, text: str) -> dict[str, Any]:
@@ -164,6 +167,7 @@ def as_json(k: Knowledge, mappings: Mappings, text: str) -> dict[str, Any]:
                 "value": local(f.value) if f.value else None,
                 "code": f.mapping.curie,
             }
+            | ({"absent": True} if f.absent else {})
             for f in facts
         ],
         "terms": [describe(k, mappings, f) for f in found],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 KYPHO: Final = "https://w3id.org/kypho#"
@@ -29,9 +30,20 @@ FINDING: Final = KYPHO + "Finding"
 HAS_FINDING: Final = KYPHO + "hasFinding"
 HAS_LESION: Final = KYPHO + "hasLesion"
 
+_GRAPH = re.compile(r"urn:kypho:(?:patient:[^/]+/graph/|graph:)(asserted|inferred|judged)")
+
 
 def local(iri: str) -> str:
     """The readable part of an IRI of ours: ``someTerm``, or ``guideline/clause`` for terms of guidelines."""
     if iri.startswith(GUIDELINES):
         return iri.removeprefix(GUIDELINES)
     return iri.removeprefix(KYPHO)
+
+
+def graph_kind(iri: str) -> str:
+    """``asserted``, ``inferred`` or ``judged`` for a graph of a patient, empty for any other graph.
+
+    The names ``urn:kypho:graph:KIND``, once used for all patients together, count too.
+    """
+    found = _GRAPH.fullmatch(iri)
+    return found[1] if found else ""

@@ -31,6 +31,7 @@ from kypho_kg.intake import read_patient_file, read_records
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import load_knowledge
 from kypho_kg.store import Literal, Store, Term, Triple
+from kypho_kg.vocabulary import graph_kind
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = ROOT / "tests" / "competency"
@@ -261,7 +262,10 @@ def test_the_three_graphs_can_be_derived_again(knowledge: Knowledge, data: Data)
 
 
 def test_the_three_graphs_stay_apart(data: Data) -> None:
-    asserted, inferred, judged = (set(data.graphs[name]) for name in (ASSERTED, INFERRED, JUDGED))
+    asserted, inferred, judged = (
+        {t for name, rows in data.graphs.items() if graph_kind(name) == kind for t in rows}
+        for kind in (ASSERTED, INFERRED, JUDGED)
+    )
     assert asserted
     assert inferred
     assert judged
@@ -310,8 +314,10 @@ def test_assumed_facts_and_verdicts_stand_in_their_own_variant(knowledge: Knowle
         """
         PREFIX kypho: <https://w3id.org/kypho#>
         SELECT DISTINCT ?feature WHERE {
-          GRAPH <urn:kypho:graph:inferred> { ?fact kypho:yieldedBy kypho:ProblemListClosure ; kypho:feature ?feature }
-          GRAPH <urn:kypho:graph:judged> { ?variant kypho:inVariant kypho:ProblemListPolicy }
+          ?inferred a kypho:InferredGraph .
+          ?judged a kypho:JudgedGraph .
+          GRAPH ?inferred { ?fact kypho:yieldedBy kypho:ProblemListClosure ; kypho:feature ?feature }
+          GRAPH ?judged { ?variant kypho:inVariant kypho:ProblemListPolicy }
         }
         """
     )

@@ -9,7 +9,7 @@ import pytest
 from kypho_kg import querying
 from kypho_kg._resources import resource_dir
 from kypho_kg.errors import UsageError
-from kypho_kg.store import refuse_remote
+from kypho_kg.sparql import refuse_remote, variables
 
 
 def test_seed_is_covered(knowledge):
@@ -38,6 +38,11 @@ def test_pattern_that_rdflib_answers_wrongly_is_not_used():
         "SELECT * FROM NAMED <http://example.org/> { GRAPH ?g { ?s ?p ?o } }",
         "DELETE WHERE { ?s ?p ?o }",
         "LOAD <http://example.org/>",
+        # What one parser takes for the rest of a comment, or the end of a text, and the other does not.
+        "SELECT * { ?s ?p ?o #\rSERVICE <http://example.org/> { ?x ?y ?z }\n}",
+        'SELECT * { ?s ?p ?o FILTER(?o != "a\\u0022) } #") SERVICE <http://example.org/> { ?x ?y ?z } }',
+        "SELECT * { ?s ?p ?o #\\u000ASERVICE <http://example.org/> { ?x ?y ?z }\n}",
+        "SELECT * { ?s ?p ?o \\U00000053ERVICE <http://example.org/> { ?x ?y ?z } }",
         "SELECT * { ?s ?p",
     ],
 )
@@ -59,3 +64,13 @@ def test_own_query_file(knowledge, tmp_path):
         querying.run(knowledge, "seed-coverge")
     with pytest.raises(UsageError, match="query list"):
         querying.run(knowledge, "0")
+
+
+def test_words_in_comments_texts_and_names_are_no_keywords():
+    """A query about the date of service is a query like any other; all line ends become one."""
+    text = (
+        "# from which service\r\nPREFIX s: <http://example.org/service/from#>\r"
+        'SELECT ?from $service { ?from s:service "SERVICE", \'it\\\'s from\', """a "FROM" b""" ; s:from $service }'
+    )
+    assert refuse_remote(text) == text.replace("\r\n", "\n").replace("\r", "\n")
+    assert variables(text) == ("from", "service")

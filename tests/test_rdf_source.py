@@ -37,9 +37,9 @@ from kypho_kg.record import (
     Status,
     TimeSpan,
 )
-from kypho_kg.sources import rdf
 from kypho_kg.sources.patient_file import read_patient_file
 from kypho_kg.sources.rdf import read_rdf
+from kypho_kg.vocabulary import graph_kind
 
 ROOT = Path(__file__).resolve().parent.parent
 K = "https://w3id.org/kypho#"
@@ -47,6 +47,8 @@ CONSTRUCTED = sorted((ROOT / "examples" / "constructed").glob("*.yaml"))
 PUBLISHED = sorted((ROOT / "examples" / "published").glob("*.yaml"))[::4]
 SYNTAXES = {"ttl": "turtle", "trig": "trig", "nt": "nt", "nq": "nquads", "rdf": "pretty-xml", "owl": "xml"}
 AS_OF = date(2026, 3, 2)
+OLD_ASSERTED = "urn:kypho:graph:asserted"
+"""The name of the graph of all patients, in files that were written when there was one."""
 pytestmark = pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
 """rdflib's own parser of JSON-LD uses its deprecated class."""
 
@@ -84,7 +86,7 @@ def serialized(record: Record, suffix: str) -> bytes:
         return graph.serialize(format="json-ld").encode()
     if suffix in ("trig", "nq"):
         dataset = rdflib.Dataset()
-        named = dataset.graph(rdflib.URIRef(rdf.ASSERTED))
+        named = dataset.graph(rdflib.URIRef(OLD_ASSERTED))
         for triple in graph:
             named.add(triple)
         return dataset.serialize(format=SYNTAXES[suffix]).encode()
@@ -234,15 +236,21 @@ def test_only_what_is_asserted_is_read(form: str, answer: Answer, knowledge: Kno
     assert found == carried(answer.record)
     assert verdicts(found, knowledge) == verdicts(answer.record, knowledge)
     if form != "ttl":
-        assert {kind for kind, _ in report.unread} == {f"graph {g}" for g in rdf.DERIVED}
-    alone = {rdf.ASSERTED: graphs[rdf.ASSERTED]}
+        assert {kind: n for (kind, _), n in report.unread.items()} == {"inferred graph": 1, "judged graph": 1}
+    name = case_graph.graph_name(answer.record, case_graph.ASSERTED)
+    alone = {name: graphs[name]}
     (again,), _ = read(written(tmp_path, "asserted.trig", store.serialized(alone, apart=True)), knowledge)
     assert again == found
 
 
 def test_names_of_graphs() -> None:
-    assert rdf.ASSERTED == case_graph.ASSERTED
-    assert {case_graph.INFERRED, case_graph.JUDGED} == rdf.DERIVED
+    """A patient's id never makes a graph one of another kind; the old names are known."""
+    odd = Record("a/graph/judged urn:x")
+    for kind in case_graph.KINDS:
+        assert graph_kind(case_graph.graph_name(odd, kind)) == kind
+        assert graph_kind(f"urn:kypho:graph:{kind}") == kind
+    for other in ("", "urn:kypho:patient:a/graph/other", "urn:kypho:patient:a/b/graph/judged", "urn:kypho:graph:x"):
+        assert graph_kind(other) == ""
 
 
 def test_another_named_graph_is_counted(knowledge: Knowledge, tmp_path: Path) -> None:

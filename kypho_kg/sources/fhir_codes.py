@@ -1,21 +1,23 @@
 """Pieces of FHIR JSON to pieces of facts: texts, dates, statuses, codes, units and values.
 
-Every accessor checks the type of what it reads and raises :class:`Malformed`, which costs one resource and no more.
+Every accessor checks the type of what it reads and raises :class:`~kypho_kg.sources.codes.Malformed`, which costs one
+resource and no more.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from kypho_kg.criteria import Op
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.mappings import CodedFact, Mappings
+from kypho_kg.mappings import Mappings
 from kypho_kg.record import Cause, Fact, Polarity, Range, Status, TimeSpan
+from kypho_kg.sources.codes import HUGE, LOINC, WORDS, Malformed, Meanings, Stated, compared
 
 Json = dict[str, Any]
 
@@ -23,9 +25,6 @@ _DATE = re.compile(
     r"(\d{4}(?:-\d{2}(?:-\d{2}(?:T\d{2}:\d{2}(?::\d{2})?)?)?)?)(?:\.\d+)?(?:Z|[+-]\d{2}:\d{2})?", re.ASCII
 )
 _LINK_ID = re.compile(r"(?:.*/)?(\d{1,7}-\d)", re.ASCII)
-_HUGE = 30
-"""Powers of ten beyond which a number is no measurement."""
-_WORDS = 300
 
 VERIFICATION: Mapping[str, Status] = {
     "confirmed": Status.CONFIRMED,
@@ -37,23 +36,6 @@ VERIFICATION: Mapping[str, Status] = {
     "entered-in-error": Status.ENTERED_IN_ERROR,
 }
 
-_SCT, _LOINC = "http://snomed.info/sct", "http://loinc.org"
-_YES_NO = "http://terminology.hl7.org/CodeSystem/v2-0136"
-_YES_NO_UNKNOWN = "http://terminology.hl7.org/CodeSystem/v2-0532"
-_ANSWERS: Mapping[tuple[str, Polarity], str] = {  # present, yes, positive, detected; and their opposites
-    (_SCT, Polarity.PRESENT): "52101004 373066001 10828004 260373001",
-    (_SCT, Polarity.ABSENT): "2667000 373067005 260385009 260415000",
-    (_SCT, Polarity.INDETERMINATE): "373068000 82334004 42425007 261665006",
-    (_LOINC, Polarity.PRESENT): "LA33-6 LA9633-4 LA6576-8 LA11882-0",
-    (_LOINC, Polarity.ABSENT): "LA32-8 LA9634-2 LA6577-6 LA11883-8",
-    (_YES_NO, Polarity.PRESENT): "Y",
-    (_YES_NO, Polarity.ABSENT): "N",
-    (_YES_NO_UNKNOWN, Polarity.PRESENT): "Y",
-    (_YES_NO_UNKNOWN, Polarity.ABSENT): "N",
-}
-ANSWERS = {(system, code): said for (system, said), codes in _ANSWERS.items() for code in codes.split()}
-"""Codes of answers that say yes, no or unclear of whatever was asked."""
-
 _MISSING: Mapping[str, Cause] = {
     "temp-unknown": Cause.PENDING,
     "as-text": Cause.IN_WORDS_ONLY,
@@ -62,23 +44,12 @@ _MISSING: Mapping[str, Cause] = {
         Cause.NOT_ASSESSABLE,
     ),
 }
-_SUBSTANCES = frozenset({"RXNORM", "ATC"})
-"""Terminologies whose codes name a substance: that somebody takes it is said by the resource alone."""
 
 
 def statuses(**words: str) -> Mapping[str, Status | None]:
     """What each status of a kind of resource means: names of :class:`Status`, or none, with the FHIR codes."""
     known = {"entered-in-error": "entered_in_error"} | {code: name for name in words for code in words[name].split()}
     return {code: None if name == "none" else Status[name.upper()] for code, name in known.items()}
-
-
-class Malformed(Exception):  # noqa: N818 - it is caught here, and is no error of the program
-    """A resource cannot be read. Holds the field and what was expected, never a value."""
-
-    def __init__(self, field: str, expected: str) -> None:
-        super().__init__(field)
-        self.field = field
-        self.expected = expected
 
 
 def text(node: Json, key: str) -> str:
@@ -187,60 +158,32 @@ def number(raw: object, key: str) -> Decimal:
     if isinstance(raw, bool) or not isinstance(raw, (int, Decimal)):
         raise Malformed(key, "a number")
     found = Decimal(raw)
-    if not found.is_finite() or abs(found.adjusted()) > _HUGE:
+    if not found.is_finite() or abs(found.adjusted()) > HUGE:
         raise Malformed(key, "a number of a sensible size")
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What one code of a concept states, with the code as ``system|code``."""
-
-    code: str
-    feature: Feature
-    value: str | None
-
-    def fact(self, base: Fact, polarity: Polarity = Polarity.PRESENT) -> Fact:
-        """The fact that the code alone makes."""
-        value = frozenset({self.value}) if self.value and self.feature.kind is Op.CHOICE else self.value
-        return replace(base, feature=self.feature.iri, value=value, unit=self.feature.unit, polarity=polarity)
-
-
-class Codes:
-    """What codes mean, by the mappings; counts what they do not know."""
+class Codes(Meanings):
+    """What the codes of FHIR mean."""
 
     def __init__(self, knowledge: Knowledge, mappings: Mappings, report: IntakeReport) -> None:
-        self.k = knowledge
-        self.mappings = mappings
-        self.report = report
-        self.level = knowledge.by_name["vertebralLevel"]
-        self._known: dict[tuple[str, str], tuple[CodedFact, ...]] = {}
+        super().__init__(knowledge, mappings, report)
         self._names = {knowledge.label(v).lower(): v for v in self.level.values}
 
     def stated(self, coding: Json, *, substance: bool = False) -> list[Stated]:
         """What one coding states; a code without a known system states nothing."""
-        system, code = text(coding, "system"), text(coding, "code")
-        if not system or not code:
-            return []
-        known = self._known.get((system, code))
-        if known is None:
-            known = self._known[system, code] = self.mappings.facts(code, self.k, system)
-        return [
-            Stated(f"{system}|{code}", fact.feature, fact.value)
-            for fact in known
-            if substance or fact.mapping.prefix not in _SUBSTANCES
-        ]
+        return self.meaning(text(coding, "system"), text(coding, "code"), substance=substance)
 
     def of(self, kind: str, concept: Json, *, substance: bool = False) -> list[Stated]:
         """What all codings of a concept state, each feature and value once."""
         codings = [c for c in trees(concept, "coding") if text(c, "code")]
-        found: dict[tuple[str, str | None], Stated] = {}
+        found: dict[tuple[str, str | None, bool], Stated] = {}
         for coding in codings:
             for one in self.stated(coding, substance=substance):
-                found.setdefault((one.feature.iri, one.value), one)
+                found.setdefault((one.feature.iri, one.value, one.absent), one)
         if not found:
             for coding in codings:
-                self.report.passed(kind, f"{text(coding, 'system')}|{text(coding, 'code')}", text(coding, "display"))
+                self.unknown(kind, *(text(coding, part) for part in ("system", "code", "display")))
             if not codings:
                 self.report.left(kind, "text only, no code" if text(concept, "text") else "no code")
         return list(found.values())
@@ -252,8 +195,8 @@ class Codes:
         if found and self.mappings.system(before):
             codings = [*codings, {"system": before, "code": after}]
         elif match := _LINK_ID.fullmatch(link):
-            codings = [*codings, {"system": _LOINC, "code": match[1]}]
-        stated = {(one.feature.iri, one.value): one for coding in codings for one in self.stated(coding)}
+            codings = [*codings, {"system": LOINC, "code": match[1]}]
+        stated = {(one.feature.iri, one.value, one.absent): one for coding in codings for one in self.stated(coding)}
         if not stated:
             self.report.passed(kind, f"linkId|{link}")
         return list(stated.values())
@@ -266,7 +209,7 @@ class Codes:
                 one.value
                 for coding in trees(concept, "coding")
                 for one in self.stated(coding)
-                if one.feature is self.level and one.value
+                if one.feature is self.level and one.value and not one.absent
             }
             words = re.split(r"\s*(?:,|;|/|\band\b)\s*", text(concept, "text").lower())
             named = [self._names.get(re.sub(r"\s*(vertebra|vertebral body|level)$", "", w)) for w in words]
@@ -290,7 +233,7 @@ class Codes:
             return None
         key = keys[0]
         if key in ("valueString", "valueMarkdown"):
-            return replace(blank, cause=Cause.IN_WORDS_ONLY, words=text(node, key)[:_WORDS])
+            return replace(blank, cause=Cause.IN_WORDS_ONLY, words=text(node, key)[:WORDS])
         if key in ("valueCodeableConcept", "valueCoding"):
             concept = {"coding": [tree(node, key)]} if key == "valueCoding" else tree(node, key)
             return self._coded(kind, concept, stated, base, blank)
@@ -304,26 +247,9 @@ class Codes:
         return None
 
     def _coded(self, kind: str, concept: Json, stated: Stated, base: Fact, blank: Fact) -> Fact:
-        feature, codings = stated.feature, trees(concept, "coding")
-        if feature.kind is Op.FINDING or stated.value:
-            answers = {ANSWERS.get((text(c, "system"), text(c, "code"))) for c in codings} - {None}
-            if len(answers) == 1:
-                polarity = answers.pop() or Polarity.INDETERMINATE
-                return blank if polarity is Polarity.INDETERMINATE else stated.fact(base, polarity)
-        meant = [one for c in codings for one in self.stated(c)]
-        if feature.kind is Op.FINDING:
-            narrower = {one.feature.iri for one in meant if self.k.subsumes(feature.iri, one.feature.iri)}
-            if len(narrower) == 1:
-                return replace(stated.fact(base), feature=narrower.pop())
-        values = sorted({one.value for one in meant if one.feature is feature and one.value})
-        if values and not stated.value and feature.kind is Op.CHOICE:
-            return replace(blank, value=frozenset(values), polarity=Polarity.PRESENT)
-        if len(values) == 1 and not stated.value:
-            return replace(blank, value=values[0], polarity=Polarity.PRESENT)
-        for coding in codings:
-            self.report.passed(f"{kind} value", f"{text(coding, 'system')}|{text(coding, 'code')}", "")
+        codings = trees(concept, "coding")
         words = text(concept, "text") or next((text(c, "display") for c in codings), "")
-        return replace(blank, cause=Cause.IN_WORDS_ONLY, words=words[:_WORDS])
+        return self.answered(kind, [(text(c, "system"), text(c, "code")) for c in codings], words, stated, base, blank)
 
     def _quantity(self, kind: str, node: Json, key: str, feature: Feature, blank: Fact) -> Fact | None:
         if key in ("valueInteger", "valueDecimal", "valueInteger64"):
@@ -346,41 +272,16 @@ class Codes:
         else:
             self.report.left(kind, f"{key} where the feature takes no such value")
             return None
-        factor = self._factor(feature, unit)
-        words = f"{ranged} {unit}".strip()
-        if factor is None:
-            # It stays as an unknown: a later value that cannot be read must not leave an older one standing.
-            self.report.left(kind, f"unit of {feature.name} not understood")
-            reason = f"unit not understood; expected {', '.join((feature.unit, *feature.accepts))}"
-            return replace(blank, cause=Cause.INDETERMINATE, words=words, reason=reason)
-        value = ranged if factor == 1 else ranged.scaled(factor)
-        return replace(blank, value=value, polarity=Polarity.PRESENT, words="" if unit == feature.unit else words)
+        return self.measured(kind, ranged, unit, feature, blank)
 
     def _measured(self, quantity: Json) -> tuple[Range, str]:
         found = number(quantity.get("value"), "valueQuantity.value")
-        ranges = {
-            "": Range.exactly(found),
-            "<": Range(None, found, high_open=True),
-            "<=": Range(None, found),
-            ">": Range(found, None, low_open=True),
-            ">=": Range(found, None),
-        }
-        comparator = text(quantity, "comparator")
-        if comparator not in ranges:
+        ranged = compared(found, text(quantity, "comparator"))
+        if ranged is None:
             raise Malformed("valueQuantity.comparator", "one of <, <=, >, >=")
-        return ranges[comparator], self._unit(quantity)
+        return ranged, self._unit(quantity)
 
     @staticmethod
     def _unit(quantity: Json) -> str:
         coded = text(quantity, "system").rstrip("/") in ("http://unitsofmeasure.org", "urn:oid:2.16.840.1.113883.6.8")
         return (text(quantity, "code") if coded else "") or text(quantity, "unit") or text(quantity, "code")
-
-    @staticmethod
-    def _factor(feature: Feature, unit: str) -> Decimal | None:
-        """The factor to the unit of the feature; ``{score}``, ``1`` and no unit at all are the same."""
-        if unit == feature.unit:
-            return Decimal(1)
-        if unit in feature.accepts:
-            return feature.accepts[unit]
-        bare = (re.fullmatch(r"1?|[{(][^{}()]*[})]", u) for u in (unit, feature.unit))
-        return Decimal(1) if all(bare) else None

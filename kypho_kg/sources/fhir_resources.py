@@ -6,14 +6,15 @@ Each kind of resource has a method that knows its fields, its statuses and its d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from kypho_kg.criteria import Op
 from kypho_kg.intake_report import IntakeReport
-from kypho_kg.record import PATIENT, PROCEDURE, Fact, Mood, Polarity, Source, Status, TimeSpan
+from kypho_kg.record import PATIENT, Fact, Mood, Polarity, Source, Status, TimeSpan
 from kypho_kg.sources import fhir_codes as fc
-from kypho_kg.sources.fhir_codes import Codes, Json, Stated, moment, said_so, text, tree, trees
+from kypho_kg.sources.codes import Stated
+from kypho_kg.sources.fhir_codes import Codes, Json, moment, said_so, text, tree, trees
 from kypho_kg.sources.lesions import Statement
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 from kypho_kg.vocabulary import local
@@ -48,6 +49,15 @@ _OF_STAY = fc.statuses(
     none="cancelled",
 )
 _OF_ANSWERS = fc.statuses(confirmed="completed amended", provisional="in-progress stopped")
+STATUSES: Mapping[str, Mapping[str, Status | None]] = {
+    "Observation": _OF_RESULT,
+    "Procedure": _OF_DEED,
+    "MedicationRequest": _OF_REQUEST,
+    "MedicationStatement": _OF_TAKING,
+    "MedicationAdministration": _OF_TAKING,
+    "Encounter": _OF_STAY,
+}
+"""What the statuses mean of the kinds that must have one; none where there is nothing yet."""
 _OVER = frozenset({"completed", "stopped", "ended", "finished", "discharged"})
 _PLANS = frozenset({"proposal", "plan", "option"})
 _VOID = frozenset({Status.REFUTED, Status.ENTERED_IN_ERROR})
@@ -60,7 +70,7 @@ class ResourceReader:
         self,
         codes: Codes,
         report: IntakeReport,
-        resources: Sequence[tuple[str, Json]],
+        visits: Callable[[str], Json | None],
         file: str,
         named: Callable[[str], str],
         shared: Callable[[str], Json | None],
@@ -71,7 +81,7 @@ class ResourceReader:
         self.file = file
         self.named = named
         self.shared = shared
-        self.visits = {f"Encounter/{r.get('id')}": r for _, r in resources if r["resourceType"] == "Encounter"}
+        self.visits = visits
 
     def read(self, where: str, resource: Json) -> list[Statement]:
         """What one resource says.
@@ -91,7 +101,7 @@ class ResourceReader:
 
     def _visit(self, resource: Json) -> TimeSpan | None:
         """The beginning of the encounter that a resource names."""
-        visit = self.visits.get(self.named(text(tree(resource, "encounter"), "reference")))
+        visit = self.visits(self.named(text(tree(resource, "encounter"), "reference")))
         return fc.bounds(visit, "actualPeriod" if "actualPeriod" in visit else "period")[0] if visit else None
 
     def _links(self, resource: Json, *keys: str) -> tuple[str, ...]:
@@ -104,26 +114,12 @@ class ResourceReader:
 
     def _statement(self, kind: str, resource: Json, stated: Iterable[Stated], base: Fact) -> Statement:
         """The facts that codes alone state."""
-        said = Statement(kind, start=base.time)
-        procedures = False
-        for one in stated:
-            if one.feature.kind is not Op.FINDING and one.value is None:
-                self.report.left(kind, "the code of a question or a quantity, without its value")
-                continue
-            if one.feature.bearer == PROCEDURE_CLASS:
-                procedures = True
-                if kind == "ServiceRequest":
-                    said.proposed.append(replace(one.fact(base), subject=PROCEDURE))
-                continue
-            said.facts.append(one.fact(base))
-            said.took.append((one.code, one.feature.name))
-        if procedures and not said.facts and kind != "ServiceRequest":
-            self.report.left(kind, "speaks of a proposed procedure only")
+        said = self.codes.alone(kind, stated, base, proposes=kind == "ServiceRequest")
         self._locate(said, resource, stated)
         return said
 
     def _locate(self, said: Statement, resource: Json, stated: Iterable[Stated]) -> None:
-        coded = frozenset(s.value for s in stated if s.feature is self.codes.level and s.value)
+        coded = frozenset(s.value for s in stated if s.feature is self.codes.level and s.value and not s.absent)
         sites = self.codes.sites(trees(resource, "bodySite"))
         said.levels = (coded & sites) if coded and sites else coded | sites
         if coded and sites and not said.levels:
@@ -134,15 +130,7 @@ class ResourceReader:
         if end is None:
             updated = moment(tree(resource, "meta"), "lastUpdated")
             end = updated if updated and (said.start is None or updated.wholly_after(said.start)) else None
-        said.end = end
-        over = Polarity.INDETERMINATE if unsure else Polarity.ABSENT
-        said.ends = [
-            replace(fact, polarity=over, time=end)
-            for fact in said.facts
-            if fact.polarity is Polarity.PRESENT and self.k.features[fact.feature].changes == "CanChange"
-        ]
-        if said.ends and end is None:
-            self.report.left(said.kind, "over, without a date")
+        self.codes.over(said, end, unsure=unsure)
 
     # -- kinds
 
@@ -226,7 +214,7 @@ class ResourceReader:
             self.report.left(kind, "conclusion in words only")
         elif trees(resource, "presentedForm") and not concluded:
             self.report.left(kind, "an attached document")
-        everything = list({(s.feature.iri, s.value): s for s in (*stated, *concluded)}.values())
+        everything = list({(s.feature.iri, s.value, s.absent): s for s in (*stated, *concluded)}.values())
         if not everything or not self._counts(kind, state, status, time):
             return []
         mood = Mood.OBSERVED if status else Mood.ORDERED
@@ -248,7 +236,7 @@ class ResourceReader:
         said.makes = status is not None and status not in _VOID
         said.ongoing = status is Status.CONFIRMED
         if state == "not-done":  # unless it had been done before
-            said.ends = [replace(fact, polarity=Polarity.ABSENT) for fact in said.facts]
+            said.ends = _undone(said.facts)
             said.facts, said.end = [], time
         elif status is None:
             said.facts = [replace(fact, mood=Mood.PLANNED) for fact in said.facts]
@@ -262,7 +250,7 @@ class ResourceReader:
         stated = [
             one for concept in self._products(kind, resource) for one in self.codes.of(kind, concept, substance=True)
         ]
-        stated = list({(s.feature.iri, s.value): s for s in stated}.values())
+        stated = list({(s.feature.iri, s.value, s.absent): s for s in stated}.values())
         if status is None or said_so(resource, "doNotPerform"):
             self.report.left(kind, "not given: it says nothing of what is taken")
             return []
@@ -280,7 +268,7 @@ class ResourceReader:
         said = self._statement(kind, resource, stated, replace(base, time=start, status=status, mood=mood))
         said.ongoing = state in ("active", "recorded") and mood is Mood.OBSERVED
         if state == "not-taken":
-            said.ends = [replace(fact, polarity=Polarity.ABSENT) for fact in said.facts]
+            said.ends = _undone(said.facts)
             said.facts, said.end = [], start
         elif state in _OVER and not given and mood is Mood.OBSERVED:
             self._ended(said, resource, end)
@@ -365,6 +353,11 @@ class ResourceReader:
                         one.took.append((what.code, what.feature.name))
             said.append(one)
         return said
+
+
+def _undone(facts: Iterable[Fact]) -> list[Fact]:
+    """Facts that a deed or an intake would have made, had it taken place."""
+    return [replace(fact, polarity=Polarity.ABSENT) for fact in facts if fact.polarity is Polarity.PRESENT]
 
 
 _Reader = Callable[[ResourceReader, str, Json, Fact], list[Statement]]

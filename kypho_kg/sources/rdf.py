@@ -35,8 +35,6 @@ from kypho_kg.vocabulary import KYPHO, XSD, local
 
 MAX_BYTES: Final = 256 * 1024 * 1024
 MAX_DEPTH: Final = 100
-ASSERTED: Final = "urn:kypho:graph:asserted"
-DERIVED: Final = frozenset({"urn:kypho:graph:inferred", "urn:kypho:graph:judged"})
 FORMATS: Final = {".ttl": "turtle", ".trig": "trig", ".nt": "nt", ".nq": "nquads", ".rdf": "xml", ".owl": "xml",
                   ".jsonld": "json-ld"}  # fmt: skip
 
@@ -66,7 +64,7 @@ def read_rdf(path: Path, knowledge: Knowledge, report: IntakeReport, *, limit: i
 
 
 def _asserted(path: Path, knowledge: Knowledge, report: IntakeReport, limit: int) -> list[Triple]:
-    """The triples of the default graph and of the asserted one, sorted."""
+    """The triples of the default graph and of the asserted ones, sorted."""
     file, name, packed = path.name, path.name.lower().removesuffix(".gz"), path.name.lower().endswith(".gz")
     form = FORMATS.get(Path(name).suffix)
     if form is None:
@@ -83,10 +81,14 @@ def _asserted(path: Path, knowledge: Knowledge, report: IntakeReport, limit: int
     elif form == "xml":
         check_xml(file, data, MAX_DEPTH)
     graphs = _parsed(file, data, form)
-    for graph in sorted(graphs.keys() - {"", ASSERTED}):
-        why = f"records stand in no graph or in {ASSERTED}; the inferred and the judged graph follow from it"
-        report.left(f"graph {graph}" if graph in DERIVED else "another named graph", why)
-    return sorted(graphs[""] | graphs[ASSERTED], key=repr)
+    found = graphs.pop("", set())
+    why = "records stand in no graph or in an asserted one; inferred and judged graphs follow from it"
+    for graph, rows in graphs.items():
+        if (kind := v.graph_kind(graph)) == "asserted":
+            found |= rows
+        else:
+            report.left(f"{kind} graph" if kind else "another named graph", why)
+    return sorted(found, key=repr)
 
 
 def _parsed(file: str, data: bytes, form: str) -> dict[str, set[Triple]]:

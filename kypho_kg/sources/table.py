@@ -274,6 +274,12 @@ class _Reader:
                 continue
             elif feature.kind is Op.FINDING and not value and "cause" not in extra:
                 more = {"polarity": "present", **extra}
+            if item.absent and "cause" not in extra:
+                if (said := more.get("polarity") or value) not in ("", *r.Polarity):
+                    self._reject(where, f"{value!r} beside a code that rules something out", ", ".join(r.Polarity))
+                    continue  # that "no known ..." does not hold leaves it open
+                ruled = r.Polarity.ABSENT if said in ("", r.Polarity.PRESENT) else r.Polarity.INDETERMINATE
+                text, more = text if item.value else "", {**more, "polarity": str(ruled)}
             self._state(self.own(feature.iri), text, where, more, ("code", f"{system}|{code}".lstrip("|")))
         return None
 

@@ -1,0 +1,76 @@
+"""Columns of Arrow tables as NumPy arrays, with a number of their own for what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kypho_kg.cohort.plan import LOWEST, Flags, Ints
+
+
+def changes(column: pa.Array) -> Flags:
+    """Whether each entry but the first differs from the one before."""
+    if pa.types.is_dictionary(column.type):
+        column = column.indices
+    changed = pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
+    return np.asarray(changed.to_numpy(zero_copy_only=False), bool)
+
+
+def one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """A column as one array."""
+    if isinstance(column, pa.Array):
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    return column.combine_chunks()
+
+
+def coded(column: pa.ChunkedArray, code: Callable[[Any], int], missing: int = -1) -> npt.NDArray[np.int32]:
+    """A number for each text of a column; the texts are looked at once each."""
+    texts = one(column)
+    if pa.types.is_null(texts.type):
+        return np.full(len(texts), missing, np.int32)
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
+    table = np.array([*(code(t) for t in texts.dictionary.to_pylist()), missing], np.int32)
+    return table[np.asarray(texts.indices.fill_null(len(table) - 1))]
+
+
+def decimals(column: pa.ChunkedArray, missing: int) -> Ints:
+    """Numbers times two million (see ``plan.py``)."""
+    whole = one(column).cast(pa.decimal128(38, 6))
+    words = np.frombuffer(whole.buffers()[1], np.int64)[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2]
+    return np.where(nulls(whole), missing, words * 2)
+
+
+def nulls(column: pa.ChunkedArray | pa.Array) -> Flags:
+    """Whether an entry is missing."""
+    found = one(column)
+    if not found.null_count:
+        return np.zeros(len(found), bool)
+    return np.asarray(found.is_null().to_numpy(zero_copy_only=False), bool)
+
+
+def truths(column: pa.ChunkedArray) -> Flags:
+    """Booleans; what is missing is false."""
+    found = one(column)
+    if pa.types.is_null(found.type):
+        return np.zeros(len(found), bool)
+    return np.asarray(found.fill_null(False).to_numpy(zero_copy_only=False), bool)
+
+
+def days(column: pa.ChunkedArray, missing: int = LOWEST) -> Ints:
+    """Dates as days since 1970."""
+    found = one(column).cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
+    return np.asarray(found.fill_null(missing).to_numpy(zero_copy_only=False), np.int64)
+
+
+def seconds(column: pa.ChunkedArray) -> Ints:
+    """Local times as seconds since 1970."""
+    found = one(column).cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+    return np.asarray(found.fill_null(LOWEST).to_numpy(zero_copy_only=False), np.int64)
