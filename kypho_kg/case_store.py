@@ -50,6 +50,10 @@ LOADED = Query(
 """How many patients of a store were judged by which knowledge base, with which options."""
 
 
+_COMPACT_AFTER = 1_000_000
+"""Triples of one load after which the files are put in order: a third smaller, and three times as fast to ask."""
+
+
 class Outcome(StrEnum):
     """What a load did with a patient."""
 
@@ -102,7 +106,7 @@ class CaseStore:
                 knowledge.guideline(name)
         self.folder, self.knowledge, self.options = folder, knowledge, options
         self._stack = contextlib.ExitStack()
-        self._unflushed = 0
+        self._unflushed = self._written = 0
         _made(folder)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_locked(folder, alone=True))
@@ -115,8 +119,10 @@ class CaseStore:
     def __enter__(self) -> CaseStore:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._stack:
+            if kind is None and self._written > _COMPACT_AFTER:
+                self._store.compact()
 
     def _write_knowledge(self) -> None:
         """Write the knowledge base and its mappings, unless the store holds just these."""
@@ -152,7 +158,9 @@ class CaseStore:
             return Outcome.UNCHANGED
         graphs = asserted if self.options.facts_only else self._judged(record)
         self._store.replace(owner, graphs, notes, [graph_name(record, kind) for kind in KINDS])
-        self._unflushed += sum(map(len, graphs.values()))
+        size = sum(map(len, graphs.values()))
+        self._unflushed += size
+        self._written += size
         if self._unflushed > _FLUSH_AFTER:
             self._store.flush()
             self._unflushed = 0

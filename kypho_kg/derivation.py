@@ -23,6 +23,8 @@ from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
 _SEVEN = Decimal(7)
+RISING, FALLING, LEVEL = "trendRising", "trendFalling", "trendLevel"
+"""Properties that name the value of each course of a series."""
 ROUNDING = Decimal("0.0002")
 """By so much two statements of one duration may differ because each was rounded to four places, and be one still."""
 
@@ -161,7 +163,7 @@ def _trend_of_series(c: Context, feature: Feature, subject: str) -> _Found:
     first, last = _exact(before), _exact(after)
     if first is None or last is None:
         return None
-    course = "trendRising" if last > first else "trendFalling" if last < first else "trendLevel"
+    course = RISING if last > first else FALLING if last < first else LEVEL
     value = c.knowledge.triples.resource(feature.iri, KYPHO + course)
     return (frozenset({value}), (before, after)) if value else None
 

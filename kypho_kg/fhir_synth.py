@@ -13,7 +13,8 @@ from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import EXACT, Mappings
 from kypho_kg.record import LESION, Fact, Mood, Polarity, Range, Record, Status, TimeSpan
-from kypho_kg.sources.fhir_codes import Codes, Stated
+from kypho_kg.sources.codes import Stated
+from kypho_kg.sources.fhir_codes import Codes
 from kypho_kg.vocabulary import local
 
 _RESULT = {

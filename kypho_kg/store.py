@@ -303,11 +303,6 @@ class Store:
             raise UsageError("expected an ASK query")
         return bool(result)
 
-    def form(self, query: str) -> str:
-        """``select``, ``construct`` or ``ask``."""
-        result = self._run(query)
-        return {ox.QuerySolutions: "select", ox.QueryTriples: "construct"}.get(type(result), "ask")
-
     def _run(
         self, query: str, bindings: Mapping[str, Term] | None = None
     ) -> ox.QuerySolutions | ox.QueryBoolean | ox.QueryTriples:
@@ -386,6 +381,10 @@ class DiskStore:
             self._store.update(";\n".join([*drop, old, f"INSERT DATA {{\n{data}}}"]))
         except (OSError, RuntimeError, SyntaxError, ValueError) as error:
             raise EngineError(f"the store cannot be written: {error}") from error
+
+    def compact(self) -> None:
+        """Put the files in order: fewer, smaller and faster to ask; takes time by the size of the store."""
+        self._store.optimize()
 
     def flush(self) -> None:
         """Write everything from memory to disk."""

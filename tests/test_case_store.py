@@ -292,6 +292,27 @@ def test_the_manifest_says_how_patients_were_judged(knowledge: Knowledge, full: 
     }
 
 
+def test_a_large_load_ends_with_compact_files(
+    knowledge: Knowledge, records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    monkeypatch.setattr("kypho_kg.case_store.DiskStore.compact", lambda _: done.append(1))
+    facts = Options(facts_only=True)
+    load(tmp_path, knowledge, records, facts)
+    assert done == []
+    monkeypatch.setattr("kypho_kg.case_store._COMPACT_AFTER", 100)
+    load(tmp_path, knowledge, records, facts)
+    assert done == [], "nothing was written"
+    load(tmp_path, knowledge, records, facts, again=True)
+    assert done == [1]
+    first = quads(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("kypho_kg.case_store._COMPACT_AFTER", 100)
+    monkeypatch.setattr("kypho_kg.case_store._FLUSH_AFTER", 100)
+    load(tmp_path, knowledge, records, facts, again=True)
+    assert quads(tmp_path) == first
+
+
 # -- a crash
 
 CHILD = """

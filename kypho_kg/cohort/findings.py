@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kypho_kg.cohort.plan import CODE, FINDING, LESIONS, PATIENTS, Bytes, Flags, Ints, Plan
+from kypho_kg.cohort.layout import CODE, FINDING, LESIONS, PATIENTS, Bytes, Flags, Ints, Layout
 from kypho_kg.cohort.rows import ABSENT, DAY, OLD, PENDING, PRESENT, UNCLEAR, USED, Rows
 from kypho_kg.cohort.series import CONFLICTING, RANK
 from kypho_kg.cohort.subjects import Subjects
@@ -66,18 +66,18 @@ class State:
 class Findings:
     """The recorded findings of a chunk; resolved again with whatever rules add."""
 
-    def __init__(self, rows: Rows, plan: Plan, subjects: Subjects) -> None:
-        self.plan = plan
+    def __init__(self, rows: Rows, layout: Layout, subjects: Subjects) -> None:
+        self.layout = layout
         self.subjects = subjects
         self.owners = subjects.owners()
-        rows = rows.where(plan.kind[rows.feature] == FINDING)
-        self.late = np.full((plan.count[FINDING], subjects.size), NO_GAP, np.uint8)
+        rows = rows.where(layout.kind[rows.feature] == FINDING)
+        self.late = np.full((layout.count[FINDING], subjects.size), NO_GAP, np.uint8)
         for use, cause in ((OLD, Cause.STALE), (PENDING, Cause.PENDING)):
             late = rows.where(rows.use == use)
-            self.late[plan.slot[late.feature], late.subject] = RANK[CODE[cause]]
+            self.late[layout.slot[late.feature], late.subject] = RANK[CODE[cause]]
         self.rows = rows.where(rows.use == USED)
-        self.slots = plan.slot[self.rows.feature].astype(np.int64)
-        self.windows = plan.conflict_window[plan.kind == FINDING].astype(np.int64)
+        self.slots = layout.slot[self.rows.feature].astype(np.int64)
+        self.windows = layout.conflict_window[layout.kind == FINDING].astype(np.int64)
         self._by_owner = np.argsort(self.owners[self.rows.subject], kind="stable")
 
     def resolve(self, added: Added) -> State:
@@ -111,8 +111,8 @@ class Findings:
         return State(present, absent, gap, ~dropped[: len(rows)])
 
     def _recent(self, added: Added, gap: Bytes) -> Added:
-        """Those that rest on facts young enough for what they yield; of the others, that they are too old."""
-        lookback = self.plan.lookback[self.plan.kind == FINDING][added.finding]
+        """Those that rest on facts recent enough for what they yield; of the others, that they are too old."""
+        lookback = self.layout.lookback[self.layout.kind == FINDING][added.finding]
         day = self.subjects.as_of[self.owners[added.subject]]
         old = (lookback >= 0) & (day - added.start // DAY > lookback)
         np.minimum.at(gap, (added.finding[old], added.subject[old]), RANK[CODE[Cause.STALE]])
@@ -125,7 +125,7 @@ class Findings:
         lesions = self.subjects.block(LESIONS)
         for cls in np.unique(slot[absent]):
             here = np.flatnonzero(absent & (slot == cls))
-            held = present[np.flatnonzero(self.plan.narrower[cls])].any(axis=0)
+            held: Flags = np.logical_or.reduce(present[np.flatnonzero(self.layout.narrower[cls])], axis=0)
             held[:n] |= np.logical_or.reduceat(held[lesions], self.subjects.first)
             found[here] = held[subject[here]]
         return found
@@ -145,7 +145,7 @@ class Findings:
 
     def _settle(self, facts: _Facts, left: npt.NDArray[np.intp], gap: Bytes) -> Flags:
         """Drop what is contradicted or hidden, and note why it is unknown."""
-        f, narrower = facts, self.plan.narrower
+        f, narrower = facts, self.layout.narrower
         dropped = np.zeros(len(f.subject), bool)
         a, b = self._pairs(f, left)
         same = f.subject[a] == f.subject[b]
@@ -192,7 +192,7 @@ class Findings:
 
     def of_patients(self, table: Flags, slots: npt.NDArray[np.intp]) -> Flags:
         """Whether a patient, or any lesion of it, has one of some findings."""
-        held = table[slots].any(axis=0)
+        held: Flags = np.logical_or.reduce(table[slots], axis=0)
         own = held[self.subjects.block(PATIENTS)]
         return own | np.logical_or.reduceat(held[self.subjects.block(LESIONS)], self.subjects.first)
 

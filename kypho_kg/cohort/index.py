@@ -10,7 +10,7 @@ import pyarrow as pa
 from ibis import _
 from pyarrow import csv, parquet
 
-from kypho_kg.cohort.plan import Plan
+from kypho_kg.cohort.layout import Layout
 from kypho_kg.cohort.source import FactTable
 from kypho_kg.errors import InputError, Problem, UsageError
 from kypho_kg.record import Polarity, Status
@@ -47,7 +47,7 @@ def read_index(path: Path, patient: pa.DataType) -> pa.Table:
     return table
 
 
-def entries(table: FactTable, event: str, plan: Plan) -> pa.Table:
+def entries(table: FactTable, event: str, layout: Layout) -> pa.Table:
     """The day of the first fact of a feature, or of a kind of it, and so many days on; for each lesion or patient.
 
     Of a partial date it is the last day that it may be. Facts that never count are no event.
@@ -56,10 +56,10 @@ def entries(table: FactTable, event: str, plan: Plan) -> pa.Table:
     :raises UsageError: for an unknown feature or another form.
     """
     match = _ENTRY.fullmatch(event)
-    feature = plan.k.by_name.get(match[1]) if match else None
+    feature = layout.k.by_name.get(match[1]) if match else None
     if match is None or feature is None:
         raise UsageError(f"--entry {event!r}: expected the name of a feature, or FEATURE+DAYS")
-    names = [f.name for f in plan.features if plan.k.subsumes(feature.iri, f.iri)]
+    names = [f.name for f in layout.features if layout.k.subsumes(feature.iri, f.iri)]
     void = [str(Status.REFUTED), str(Status.ENTERED_IN_ERROR)]
     facts = ibis.duckdb.connect().read_parquet(sorted({g.file for g in table.groups}))
     found = (

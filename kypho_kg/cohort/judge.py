@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from kypho_kg.cohort.findings import Added
+from kypho_kg.cohort.layout import LESIONS, LOWEST, PATIENTS, PROCEDURES, Bytes, Flags, Ints, Layout, scaled
 from kypho_kg.cohort.logic import MET, UNKNOWN, Logic
-from kypho_kg.cohort.plan import LESIONS, LOWEST, PATIENTS, PROCEDURES, Bytes, Flags, Ints, Plan, scaled
 from kypho_kg.cohort.rows import DAY, Left, rows_of
 from kypho_kg.cohort.series import CONFLICTING, NOT_RECORDED
 from kypho_kg.cohort.snapshot import Chunk, Snapshot, newest, put
@@ -35,7 +35,7 @@ class Judged:
 
 
 def judge(
-    facts: pa.Table, cases: pa.Table, plan: Plan, *, bridges: bool = True, policies: Sequence[Policy] = ()
+    facts: pa.Table, cases: pa.Table, layout: Layout, *, bridges: bool = True, policies: Sequence[Policy] = ()
 ) -> Judged:
     """Resolve the facts of some patients on the as-of dates of their cases.
 
@@ -44,18 +44,18 @@ def judge(
     """
     left = Left()
     subjects = subjects_of(cases)
-    return _Inference(facts, subjects, plan, left, bridges).run(policies)
+    return _Inference(facts, subjects, layout, left, bridges).run(policies)
 
 
 class _Inference:
-    def __init__(self, facts: pa.Table, subjects: Subjects, plan: Plan, left: Left, bridges: bool) -> None:
-        self.plan, self.subjects, self.left = plan, subjects, left
-        self.bridges: tuple[Bridge, ...] = tuple(plan.k.bridges.values()) if bridges else ()
-        self.conditions = [plan.shared(b.condition) for b in self.bridges]
+    def __init__(self, facts: pa.Table, subjects: Subjects, layout: Layout, left: Left, bridges: bool) -> None:
+        self.layout, self.subjects, self.left = layout, subjects, left
+        self.bridges: tuple[Bridge, ...] = tuple(layout.k.bridges.values()) if bridges else ()
+        self.conditions = [layout.shared(b.condition) for b in self.bridges]
         atoms = {a.term for c in self.conditions for a in c.walk() if a.op in ATOMS}
-        timed = np.array(sorted(plan.place[t] for t in atoms), np.int32)
-        rows = rows_of(facts, subjects, plan, left)
-        self.chunk = Chunk(rows, subjects, plan, timed)
+        timed = np.array(sorted(layout.place[t] for t in atoms), np.int32)
+        rows = rows_of(facts, subjects, layout, left)
+        self.chunk = Chunk(rows, subjects, layout, timed)
         self.added = Added.none()
 
     def run(self, policies: Sequence[Policy]) -> Judged:
@@ -93,7 +93,7 @@ class _Inference:
             return Added.none()
         held[fresh + at.start] = True
         start, end = self._premises(logic, condition, block, MET)
-        slot = int(self.plan.slot[self.plan.place[bridge.conclusion]])
+        slot = int(self.layout.slot[self.layout.place[bridge.conclusion]])
         n = len(fresh)
         return Added(
             fresh + at.start,
@@ -122,16 +122,16 @@ class _Inference:
     def _times(self, logic: Logic, c: Criterion, block: int) -> list[tuple[Ints, Ints]]:
         at, s = self.subjects.block(block), logic.s
         if c.op is not Op.FINDING:
-            feature = self.plan.place[c.term]
+            feature = self.layout.place[c.term]
             kept = [s.series.time[feature], s.series.time_out[feature]]
             if c.op is Op.CATEGORY:
-                known = s.series.has(self.plan, feature)
+                known = s.series.has(self.layout, feature)
                 kept[1] = (np.where(known, LOWEST, kept[1][0]), np.where(known, LOWEST, kept[1][1]))
             return [(start[at], end[at]) for start, end in kept]
         rows, alive = s.recorded.rows, s.findings.alive
         slots = s.recorded.slots
-        found = np.zeros(self.plan.narrower.shape[0], bool)
-        found[self.plan.kinds_of(c.term)] = True
+        found = np.zeros(self.layout.narrower.shape[0], bool)
+        found[self.layout.kinds_of(c.term)] = True
         chosen = alive & found[slots] & (rows.polarity == 0)
         start, end = newest(rows.subject[chosen], rows.start[chosen], rows.end[chosen], self.subjects.size)
         return [(start[at], end[at])]
@@ -139,18 +139,18 @@ class _Inference:
     # -- closures of values
 
     def _close_values(self, snapshot: Snapshot) -> Snapshot:
-        plan, barred, logic = self.plan, [], Logic(snapshot)
+        layout, barred, logic = self.layout, [], Logic(snapshot)
         new = Added.none()
-        for axiom in plan.k.value_closures:
-            feature, finding = plan.place[axiom.choice], plan.place[axiom.finding]
-            block, at = self._block(plan.features[feature].bearer)
-            bit = np.uint64(plan.bits(feature, [axiom.value]))
-            exactly = snapshot.series.bits[plan.slot[feature], at] == bit
+        for axiom in layout.k.value_closures:
+            feature, finding = layout.place[axiom.choice], layout.place[axiom.finding]
+            block, at = self._block(layout.features[feature].bearer)
+            bit = np.uint64(layout.bits(feature, [axiom.value]))
+            exactly = snapshot.series.bits[layout.slot[feature], at] == bit
             if block == PROCEDURES:
                 exactly &= self.subjects.has_procedure
             barred.append((feature, at, bit, logic._supported(Criterion(Op.FINDING, term=axiom.finding), block)))
             here = np.flatnonzero(exactly) + at.start
-            n, slot = len(here), int(plan.slot[finding])
+            n, slot = len(here), int(layout.slot[finding])
             day = self.subjects.as_of[self.subjects.owners()[here]] * DAY
             there = np.isin(here, self.added.subject[(self.added.finding == slot) & self.added.timeless])
             one = Added(here, np.full(n, slot), np.ones(n, bool), day, day + DAY - 1, np.ones(n, bool))
@@ -159,7 +159,7 @@ class _Inference:
             self.added = self.added.plus(new)
             snapshot = self._scored()
         for feature, at, bit, present in barred:
-            slot, series = plan.slot[feature], snapshot.series
+            slot, series = layout.slot[feature], snapshot.series
             bits, out = series.bits[slot, at], series.out[slot, at]
             clash = present & (bits == bit)
             series.gap[feature, at][clash] = CONFLICTING
@@ -172,15 +172,15 @@ class _Inference:
     def _assumed(self, logic: Logic, policy: Policy) -> Iterator[Added]:
         for closure in policy.closures:
             block, at = self._block(closure.bearer)
-            holds = logic.truth(self.plan.shared(closure.condition), block) == MET
+            holds = logic.truth(self.layout.shared(closure.condition), block) == MET
             if block == PROCEDURES:
                 holds = holds & self.subjects.has_procedure
             for cls in closure.closes:
-                c = self.plan.shared(Criterion(Op.FINDING, term=cls))
+                c = self.layout.shared(Criterion(Op.FINDING, term=cls))
                 silent = (logic.truth(c, block) == UNKNOWN) & (logic.cause(c, block) == NOT_RECORDED)
                 here = np.flatnonzero(holds & silent) + at.start
                 day = self.subjects.as_of[self.subjects.owners()[here]] * DAY
-                n, slot = len(here), int(self.plan.slot[self.plan.place[cls]])
+                n, slot = len(here), int(self.layout.slot[self.layout.place[cls]])
                 yield Added(here, np.full(n, slot), np.ones(n, bool), day, day + DAY - 1, np.zeros(n, bool))
 
     # -- scores
@@ -188,10 +188,10 @@ class _Inference:
     def _scored(self) -> Snapshot:
         snapshot = self.chunk.snapshot(self.added)
         logic = Logic(snapshot)
-        totals = [(score, self._total(logic, score)) for score in self.plan.scores]
+        totals = [(score, self._total(logic, score)) for score in self.layout.scores]
         for score, (block, where, low, high) in totals:
             at = self.subjects.block(block)
-            feature = self.plan.place[score.quantity]
+            feature = self.layout.place[score.quantity]
             every = np.zeros(self.subjects.size, bool)
             every[at] = where
             lows, highs = np.zeros(self.subjects.size, np.int64), np.zeros(self.subjects.size, np.int64)
@@ -200,18 +200,18 @@ class _Inference:
         return snapshot
 
     def _total(self, logic: Logic, score: Score) -> tuple[int, Flags, Ints, Ints]:
-        bearer = self.plan.k.features[score.quantity].bearer
+        bearer = self.layout.k.features[score.quantity].bearer
         block, at = self._block(bearer)
         if block == PROCEDURES:
             raise KnowledgeBaseError(f"{score.label}: a score of a procedure is not known to a cohort")
-        where = logic.truth(self.plan.shared(score.scope), block) == MET
+        where = logic.truth(self.layout.shared(score.scope), block) == MET
         n = at.stop - at.start
         low, high, any_met = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, bool)
         for item in score.items:
             truths = []
             for option in item.options:
                 own = _BLOCKS[option.bearer]
-                truth = logic.truth(self.plan.shared(option.condition), own)
+                truth = logic.truth(self.layout.shared(option.condition), own)
                 truths.append(truth[self.subjects.owner] if own == PATIENTS and block == LESIONS else truth)
             fewest, most = _points(item, truths)
             low, high = low + fewest, high + most

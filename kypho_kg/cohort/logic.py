@@ -1,7 +1,7 @@
 """Truths of criterion trees over all cases of a chunk: the algebra of ``evaluation.py`` on arrays.
 
 A truth is 0 (not met), 1 (unknown) or 2 (met), so that *and* is the minimum and *or* the maximum. A cause is the place
-in ``plan.CAUSES`` of the one that says most, and ``NO_CAUSE`` where nothing is unknown.
+in ``layout.CAUSES`` of the one that says most, and ``NO_CAUSE`` where nothing is unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,18 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from kypho_kg.cohort.plan import CODE, LESIONS, NO_CAUSE, PATIENTS, PROCEDURES, STATED, Bytes, Flags, Ints, scaled_range
+from kypho_kg.cohort.layout import (
+    CODE,
+    LESIONS,
+    NO_CAUSE,
+    PATIENTS,
+    PROCEDURES,
+    STATED,
+    Bytes,
+    Flags,
+    Ints,
+    scaled_range,
+)
 from kypho_kg.cohort.series import BY_RANK, NOT_RECORDED
 from kypho_kg.cohort.snapshot import Snapshot
 from kypho_kg.criteria import ATOMS, Criterion, Op
@@ -31,7 +42,7 @@ class Logic:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.s = snapshot
-        self.plan = snapshot.plan
+        self.layout = snapshot.layout
         self._truths: dict[tuple[int, int], Bytes] = {}
         self._causes: dict[tuple[int, int], Bytes] = {}
 
@@ -80,13 +91,13 @@ class Logic:
         return _truths(self._supported(c, block), self._refuted(c, block))
 
     def _supported(self, c: Criterion, block: int) -> Flags:
-        slots, table = self.plan.kinds_of(c.term), self.s.findings.present
+        slots, table = self.layout.kinds_of(c.term), self.s.findings.present
         if block == PATIENTS:
             return self.s.recorded.of_patients(table, slots)
         return self._any(table, slots, block)
 
     def _refuted(self, c: Criterion, block: int) -> Flags:
-        slots, table = self.plan.wider(c.term), self.s.findings.absent
+        slots, table = self.layout.wider(c.term), self.s.findings.absent
         own = self._any(table, slots, block)
         return own | self._any(table, slots, PATIENTS)[self.s.subjects.owner] if block == LESIONS else own
 
@@ -97,7 +108,7 @@ class Logic:
     def _quantity(self, c: Criterion, block: int) -> Bytes:
         assert c.range is not None
         at = self.s.subjects.block(block)
-        slot = self.plan.slot[self.plan.place[c.term]]
+        slot = self.layout.slot[self.layout.place[c.term]]
         low, high = self.s.series.low[slot, at], self.s.series.high[slot, at]
         asked_low, asked_high = scaled_range(c.range)
         known = low <= high
@@ -106,18 +117,18 @@ class Logic:
 
     def _choice(self, c: Criterion, block: int) -> Bytes:
         at = self.s.subjects.block(block)
-        feature = self.plan.place[c.term]
-        slot = self.plan.slot[feature]
+        feature = self.layout.place[c.term]
+        slot = self.layout.slot[feature]
         bits, out = self.s.series.bits[slot, at], self.s.series.out[slot, at]
-        asked = np.uint64(self.plan.bits(feature, c.values))
+        asked = np.uint64(self.layout.bits(feature, c.values))
         known = bits != 0
         met = known & ((bits & ~asked) == 0)
         return _truths(met, ~met & ((known & ((bits & asked) == 0)) | ((out & asked) == asked)))
 
     def _category(self, c: Criterion, block: int) -> Bytes:
         at = self.s.subjects.block(block)
-        feature = self.plan.place[c.term]
-        slot, categories, k = self.plan.slot[feature], self.plan.categories[feature], self.plan.k
+        feature = self.layout.place[c.term]
+        slot, categories, k = self.layout.slot[feature], self.layout.categories[feature], self.layout.k
         asked = next(iter(c.values))
         table = [
             MET if k.subsumes(asked, x) else NOT_MET if k.disjoint(asked, x) else UNKNOWN for x in categories.classes
@@ -155,28 +166,28 @@ class Logic:
         return np.where(unknown, found, np.uint8(NO_CAUSE))
 
     def _why_value(self, c: Criterion, block: int) -> Bytes:
-        return self.state(self.plan.place[c.term], block, _IMPRECISE)
+        return self.state(self.layout.place[c.term], block, _IMPRECISE)
 
     def state(self, feature: int, block: int, known: int) -> Bytes:
         """Why a feature that is no finding is unknown of the subjects of a block, or ``known`` where it has a value."""
-        plan, series, subjects = self.plan, self.s.series, self.s.subjects
+        layout, series, subjects = self.layout, self.s.series, self.s.subjects
         at = subjects.block(block)
         gap = series.gap[feature, at]
-        has = series.has(plan, feature)
+        has = series.has(layout, feature)
         if block == LESIONS:
-            elsewhere = has[subjects.block(PATIENTS)][subjects.owner] & ~series.entry(plan, feature)[at]
+            elsewhere = has[subjects.block(PATIENTS)][subjects.owner] & ~series.entry(layout, feature)[at]
             gap = np.where(elsewhere, np.uint8(_NOT_ATTRIBUTED), gap)
-        counterpart = plan.features[feature].counterpart
+        counterpart = layout.features[feature].counterpart
         if counterpart:
-            words = series.has(plan, plan.place[counterpart])[at]
+            words = series.has(layout, layout.place[counterpart])[at]
             silent = (gap == NOT_RECORDED) | (gap == STATED)
             gap = np.where(silent & words, np.uint8(_IN_WORDS), gap)
         return np.where(has[at], np.uint8(known), gap)
 
     def _why_finding(self, c: Criterion, block: int) -> Bytes:
-        plan, subjects, gaps = self.plan, self.s.subjects, self.s.findings.gap
-        own_slot = plan.slot[plan.place[c.term]]
-        related = np.flatnonzero(plan.narrower[own_slot] | plan.narrower[:, own_slot])
+        layout, subjects, gaps = self.layout, self.s.subjects, self.s.findings.gap
+        own_slot = layout.slot[layout.place[c.term]]
+        related = np.flatnonzero(layout.narrower[own_slot] | layout.narrower[:, own_slot])
 
         def least(of: int) -> Bytes:
             part = gaps[:, subjects.block(of)]
@@ -190,7 +201,7 @@ class Logic:
         rank = np.where(exact != 255, exact, rank)
         found = BY_RANK[np.minimum(rank, len(BY_RANK) - 1)]
         if block == LESIONS:
-            loose = self._any(self.s.findings.present, plan.kinds_of(c.term), PATIENTS)[subjects.owner]
+            loose = self._any(self.s.findings.present, layout.kinds_of(c.term), PATIENTS)[subjects.owner]
             found = np.where((rank == 255) & loose, np.uint8(_NOT_ATTRIBUTED), found)
         return found
 
@@ -200,7 +211,7 @@ def _truths(met: Flags, not_met: Flags) -> Bytes:
 
 
 def _count(flags: Iterable[Flags]) -> Bytes:
-    return functools.reduce(np.add, (flag.astype(np.uint8) for flag in flags))
+    return functools.reduce(np.add, (one.astype(np.uint8) for one in flags))
 
 
 _ATOMS: dict[Op, Callable[[Logic, Criterion, int], Bytes]] = {

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kypho_kg.cohort import columns
-from kypho_kg.cohort.plan import (
+from kypho_kg.cohort.layout import (
     CATEGORY,
     CHOICE,
     CODE,
@@ -28,7 +28,7 @@ from kypho_kg.cohort.plan import (
     Bytes,
     Flags,
     Ints,
-    Plan,
+    Layout,
     Words,
 )
 from kypho_kg.cohort.subjects import Subjects, patients_of, subject_of
@@ -88,26 +88,28 @@ class Left:
             self.counts[reason] += n
 
 
-def rows_of(facts: pa.Table, subjects: Subjects, plan: Plan, left: Left) -> Rows:
+def rows_of(facts: pa.Table, subjects: Subjects, layout: Layout, left: Left) -> Rows:
     """The facts of a table that is sorted by patient, once for each as-of date of their patient."""
-    feature = columns.coded(facts["feature"], lambda name: plan.by_name.get(name, -1))
+    feature = columns.coded(facts["feature"], lambda name: layout.by_name.get(name, -1))
     left.out("a feature that the ontology does not know", feature < 0)
     take, patient = patients_of(facts["patient"], subjects)
     left.out("a patient of whom no lesion is known", np.bincount(take, minlength=len(feature)) == 0)
     feature = feature[take]
-    subject = subject_of(facts["lesion"], take, patient, plan.bearer[feature], subjects)
+    subject = subject_of(facts["lesion"], take, patient, layout.bearer[feature], subjects)
     left.out("a lesion that the cases do not list", subject < 0)
     kept = (feature >= 0) & (subject >= 0)
     if not kept.all():
         take, patient, feature, subject = take[kept], patient[kept], feature[kept], subject[kept]
     if len(take) != facts.num_rows or (len(take) and take[-1] != len(take) - 1):
         facts = facts.take(pa.array(take))
-    return _read(facts, feature, subject, subjects.as_of[patient], plan, left)
+    return _read(facts, feature, subject, subjects.as_of[patient], layout, left)
 
 
-def _read(facts: pa.Table, feature: npt.NDArray[np.int32], subject: Ints, as_of: Ints, plan: Plan, left: Left) -> Rows:
+def _read(
+    facts: pa.Table, feature: npt.NDArray[np.int32], subject: Ints, as_of: Ints, layout: Layout, left: Left
+) -> Rows:
     """What each fact says, when, and what it counts for (design: section 2)."""
-    kind = plan.kind[feature]
+    kind = layout.kind[feature]
     polarity = columns.coded(facts["polarity"], lambda p: _POLARITIES.get(p, -1)).astype(np.int8)
     status = columns.coded(facts["status"], lambda s: _STATUSES.get(s, -1))
     mood = columns.coded(facts["mood"], lambda m: _MOODS.get(m, -1))
@@ -117,7 +119,7 @@ def _read(facts: pa.Table, feature: npt.NDArray[np.int32], subject: Ints, as_of:
     today = as_of * DAY
     start, end = np.where(dated, start, today), np.where(dated, end, today + DAY - 1)
     low, high = _ends(facts, kind)
-    bits, unknown = _bits(facts["value"], feature, plan)
+    bits, unknown = _bits(facts["value"], feature, layout)
 
     known = (polarity >= 0) & (status >= 0) & (mood >= 0) & (cause >= 0)
     left.out("a polarity, status, mood or cause that is none", ~known)
@@ -133,11 +135,11 @@ def _read(facts: pa.Table, feature: npt.NDArray[np.int32], subject: Ints, as_of:
 
     day = start // DAY
     keep = known & ~unknown & ~silent & ~strange & (status != _VOID) & (day <= as_of)
-    lookback = plan.lookback[feature]
+    lookback = layout.lookback[feature]
     old = (lookback >= 0) & (as_of - day > lookback)
-    pending = (mood != 0) & ~plan.order_suffices[feature]
+    pending = (mood != 0) & ~layout.order_suffices[feature]
     use = np.where(old, OLD, np.where(pending, PENDING, USED)).astype(np.uint8)
-    invalid = _invalid(low, high, kind, feature, plan)
+    invalid = _invalid(low, high, kind, feature, layout)
     unsure = (status == _UNSURE) | (polarity == UNCLEAR)
     cause = np.where(invalid, CODE[Cause.INVALID], np.where(cause == NO_CAUSE, CODE[Cause.INDETERMINATE], cause))
     rows = Rows(
@@ -153,33 +155,33 @@ def _read(facts: pa.Table, feature: npt.NDArray[np.int32], subject: Ints, as_of:
         high,
         bits,
     )
-    advancing = np.flatnonzero((plan.advances[feature] != "") & dated)
-    _advance(rows, advancing, as_of, plan)
+    advancing = np.flatnonzero((layout.advances[feature] != "") & dated)
+    _advance(rows, advancing, as_of, layout)
     return rows if keep.all() else rows.where(keep)
 
 
-def _invalid(low: Ints, high: Ints, kind: Bytes, feature: npt.NDArray[np.int32], plan: Plan) -> Flags:
+def _invalid(low: Ints, high: Ints, kind: Bytes, feature: npt.NDArray[np.int32], layout: Layout) -> Flags:
     """Values that a shape does not let pass (shapes/fact.ttl)."""
     number = kind == QUANTITY
-    least, most = plan.low[feature], plan.high[feature]
+    least, most = layout.low[feature], layout.high[feature]
     # An end that does not count is stated all the same.
     stated_low = np.where(low & 1, low - 1, low)
     stated_high = np.where(high & 1, high + 1, high)
     outside = np.zeros(len(low), bool)
     for stated, given in ((stated_low, low != LOWEST), (stated_high, high != HIGHEST)):
-        broken = plan.whole[feature] & (stated % (2 * 10**6) != 0)
+        broken = layout.whole[feature] & (stated % (2 * 10**6) != 0)
         outside |= given & ((stated < least) | (stated > most) | broken)
     outside |= (low != LOWEST) & (high != HIGHEST) & (stated_low > stated_high)
     return (number & outside) | ((kind == DATE) & (low != LOWEST) & (low < least))
 
 
-def _advance(rows: Rows, some: npt.NDArray[np.intp], as_of: Ints, plan: Plan) -> None:
+def _advance(rows: Rows, some: npt.NDArray[np.intp], as_of: Ints, layout: Layout) -> None:
     """Stated ages and durations as they are on the as-of date."""
     if not len(some):
         return
     day = as_of[some]
     least, most = day - rows.end[some] // DAY, day - rows.start[some] // DAY
-    unit = plan.advances[rows.feature[some]]
+    unit = layout.advances[rows.feature[some]]
     low = np.select([unit == "a", unit == "wk"], [least // 366 * SCALE, weeks(least)], least * SCALE)
     high = np.select([unit == "a", unit == "wk"], [-(-most // 365) * SCALE, weeks(most)], most * SCALE)
     value = rows.low[some] != LOWEST
@@ -198,7 +200,7 @@ def _cause(name: str) -> int:
     return STATED if name == Cause.NOT_RECORDED else CODE[Cause(name)]
 
 
-def _bits(column: pa.ChunkedArray, feature: npt.NDArray[np.int32], plan: Plan) -> tuple[Words, Flags]:
+def _bits(column: pa.ChunkedArray, feature: npt.NDArray[np.int32], layout: Layout) -> tuple[Words, Flags]:
     """The values of choices and categories, and which of them their feature does not have."""
     texts = columns.one(column)
     if pa.types.is_null(texts.type):
@@ -208,12 +210,12 @@ def _bits(column: pa.ChunkedArray, feature: npt.NDArray[np.int32], plan: Plan) -
     known = texts.dictionary.to_pylist()
     width = len(known) + 1
     pair = feature.astype(np.int64) * width + np.asarray(texts.indices.fill_null(len(known)))
-    table = np.zeros(len(plan.features) * width, np.uint64)
+    table = np.zeros(len(layout.features) * width, np.uint64)
     wrong = np.zeros(len(table), bool)
     for one in np.flatnonzero(np.bincount(pair, minlength=len(table))):
         place, text = divmod(int(one), width)
         if text < len(known):
-            decoded = plan.decoded(place, known[text])
+            decoded = layout.decoded(place, known[text])
             wrong[one] = decoded is None
             table[one] = decoded or 0
     return table[pair], wrong[pair]

@@ -1,6 +1,6 @@
-"""A cohort run: parts in worker processes, each written at once and whole, so that a run that was cut goes on.
+"""A cohort run: parts in process processes, each written at once and whole, so that a run that was cut goes on.
 
-The output is the same whatever the number of workers and however often a run was cut.
+The output is the same whatever the number of processes and however often a run was cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from kypho_kg.cohort.counts import Asked, Counts
-from kypho_kg.cohort.plan import plan_of
+from kypho_kg.cohort.layout import layout_of
 from kypho_kg.cohort.source import FactTable, PartOf, facts_of
 from kypho_kg.cohort.tables import answer
 from kypho_kg.errors import EngineError, UsageError
@@ -31,7 +31,7 @@ from kypho_kg.loading import load_knowledge
 PART = 25_000
 """Cases of a part."""
 MIB_OF_PART = 900
-"""What a worker needs at most for a part, measured; see docs/cohort.md."""
+"""What a process needs at most for a part, measured; see docs/cohort.md."""
 VERDICTS, CLAUSES, COUNTS = "verdicts", "clauses", "counts"
 
 
@@ -62,7 +62,7 @@ def run(
     knowledge: Knowledge,
     options: Options,
     *,
-    workers: int | None = None,
+    processes: int | None = None,
     part: int = PART,
     again: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
@@ -70,13 +70,13 @@ def run(
     """Judge all cases and write the tables of verdicts and clauses, part by part.
 
     :param out: a folder; parts of an earlier run that asked the same of the same data are kept.
-    :param workers: processes; by default one for each processor.
+    :param processes: processes; by default one for each processor.
     :param progress: is told how many cases are done, of how many.
     :raises UsageError: when the folder holds another run, or cannot be written.
-    :raises EngineError: when a worker fails; its part is not there then.
+    :raises EngineError: when a process fails; its part is not there then.
     """
     _claim(out, _fingerprint(table, cases, knowledge, options, part), again)
-    asked = Asked(plan_of(knowledge), tuple(knowledge.guideline(g) for g in options.guidelines))
+    asked = Asked(layout_of(knowledge), tuple(knowledge.guideline(g) for g in options.guidelines))
     todo = list(table.parts(cases, part))
     found: dict[int, tuple[Counts, dict[str, int]]] = {}
     open_: list[PartOf] = []
@@ -89,7 +89,7 @@ def run(
     reused, done = len(found), sum(p.stop - p.start for p in todo if p.number in found)
     progress(done, cases.num_rows)
     for one, counts, left in _judged(
-        open_, cases, out, asked, options, min(workers or os.cpu_count() or 1, len(open_))
+        open_, cases, out, asked, options, min(processes or os.cpu_count() or 1, len(open_))
     ):
         found[one.number] = counts, left
         done += one.stop - one.start
@@ -105,21 +105,21 @@ def run(
 
 
 def _judged(
-    parts: Sequence[PartOf], cases: pa.Table, out: Path, asked: Asked, options: Options, workers: int
+    parts: Sequence[PartOf], cases: pa.Table, out: Path, asked: Asked, options: Options, processes: int
 ) -> Iterator[tuple[PartOf, Counts, dict[str, int]]]:
-    if workers <= 1:
+    if processes <= 1:
         for part in parts:
             yield part, *_write(part, cases.slice(part.start, part.stop - part.start), out, asked, options)
         return
     queue = iter(parts)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start, (options,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start, (options,)) as pool:
         running: dict[Future[tuple[Counts, dict[str, int]]], PartOf] = {}
 
         def submit() -> None:
             for part in queue:
                 rows = cases.slice(part.start, part.stop - part.start).combine_chunks()
                 running[pool.submit(_work, part, rows, out)] = part
-                if len(running) > workers:
+                if len(running) > processes:
                     break
 
         submit()
@@ -136,27 +136,27 @@ def _judged(
             submit()
 
 
-_worker: dict[str, Any] = {}
+_process: dict[str, Any] = {}
 
 
 def _start(options: Options) -> None:
     k = load_knowledge()
-    _worker["asked"] = Asked(plan_of(k), tuple(k.guideline(g) for g in options.guidelines))
-    _worker["options"] = options
+    _process["asked"] = Asked(layout_of(k), tuple(k.guideline(g) for g in options.guidelines))
+    _process["options"] = options
 
 
 def _work(part: PartOf, cases: pa.Table, out: Path) -> tuple[Counts, dict[str, int]]:
-    return _write(part, cases, out, _worker["asked"], _worker["options"])
+    return _write(part, cases, out, _process["asked"], _process["options"])
 
 
 def _write(part: PartOf, cases: pa.Table, out: Path, asked: Asked, options: Options) -> tuple[Counts, dict[str, int]]:
     """Judge a part and write its tables; the counts come last, so that their file says that the part is whole."""
-    policies = [asked.plan.k.policy(p) for p in options.policies]
+    policies = [asked.layout.k.policy(p) for p in options.policies]
     found = answer(facts_of(part), cases, asked, bridges=options.bridges, policies=policies)
     for name, table in ((VERDICTS, found.verdicts), (CLAUSES, found.clauses)):
         target = out / name / f"part-{part.number:05}.parquet"
         draft = target.with_suffix(".draft")
-        parquet.write_table(table, draft, compression="zstd", compression_level=1)
+        parquet.write_table(table, draft)
         draft.replace(target)
     target = out / COUNTS / f"part-{part.number:05}.npz"
     draft = target.with_suffix(".draft")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kypho_kg.cohort.plan import (
+from kypho_kg.cohort.layout import (
     CATEGORY,
     CHOICE,
     CODE,
@@ -24,7 +24,7 @@ from kypho_kg.cohort.plan import (
     Bytes,
     Flags,
     Ints,
-    Plan,
+    Layout,
     Words,
 )
 from kypho_kg.cohort.rows import ABSENT, DAY, OLD, PENDING, PRESENT, UNCLEAR, USED, Rows
@@ -66,31 +66,31 @@ class Series:
     time_out: dict[int, tuple[Ints, Ints]]
     """The same of what rules values out."""
 
-    def has(self, plan: Plan, feature: int) -> Flags:
+    def has(self, layout: Layout, feature: int) -> Flags:
         """Whether a value is known, by subject."""
-        slot = plan.slot[feature]
-        if plan.kind[feature] == QUANTITY:
+        slot = layout.slot[feature]
+        if layout.kind[feature] == QUANTITY:
             return self.low[slot] <= self.high[slot]
-        if plan.kind[feature] == DATE:
+        if layout.kind[feature] == DATE:
             return self.date_low[slot] <= self.date_high[slot]
-        return self.bits[slot] != 0 if plan.kind[feature] == CHOICE else self.cls[slot] >= 0
+        return self.bits[slot] != 0 if layout.kind[feature] == CHOICE else self.cls[slot] >= 0
 
-    def excluded(self, plan: Plan, feature: int) -> Words:
+    def excluded(self, layout: Layout, feature: int) -> Words:
         """What is ruled out, by subject."""
-        slot = plan.slot[feature]
-        return self.out[slot] if plan.kind[feature] == CHOICE else self.cls_out[slot]
+        slot = layout.slot[feature]
+        return self.out[slot] if layout.kind[feature] == CHOICE else self.cls_out[slot]
 
-    def entry(self, plan: Plan, feature: int) -> Flags:
+    def entry(self, layout: Layout, feature: int) -> Flags:
         """Whether anything is recorded of the feature, by subject."""
-        found = self.has(plan, feature) | (self.gap[feature] != NOT_RECORDED)
-        if plan.kind[feature] in (CHOICE, CATEGORY):
-            found |= self.excluded(plan, feature) != 0
+        found = self.has(layout, feature) | (self.gap[feature] != NOT_RECORDED)
+        if layout.kind[feature] in (CHOICE, CATEGORY):
+            found |= self.excluded(layout, feature) != 0
         return found
 
 
-def empty(plan: Plan, size: int, timed: npt.NDArray[np.int32]) -> Series:
+def empty(layout: Layout, size: int, timed: npt.NDArray[np.int32]) -> Series:
     """States in which nothing is recorded."""
-    n = plan.count
+    n = layout.count
 
     def full(kind: int, value: int, dtype: type) -> npt.NDArray:  # type: ignore[type-arg]
         return np.full((n[kind], size), value, dtype)
@@ -104,26 +104,26 @@ def empty(plan: Plan, size: int, timed: npt.NDArray[np.int32]) -> Series:
         full(CHOICE, 0, np.uint64),
         full(CATEGORY, -1, np.int16),
         full(CATEGORY, 0, np.uint64),
-        np.full((len(plan.features), size), NOT_RECORDED, np.uint8),
+        np.full((len(layout.features), size), NOT_RECORDED, np.uint8),
         *({int(f): (np.full(size, LOWEST), np.full(size, LOWEST)) for f in timed} for _ in range(2)),
     )
 
 
-def resolve_series(rows: Rows, plan: Plan, size: int, timed: npt.NDArray[np.int32]) -> Series:
+def resolve_series(rows: Rows, layout: Layout, size: int, timed: npt.NDArray[np.int32]) -> Series:
     """States of all features but findings.
 
     :param timed: features of whose values the time is kept.
     """
-    states = empty(plan, size, timed)
-    rows = rows.where(plan.kind[rows.feature] != FINDING)
+    states = empty(layout, size, timed)
+    rows = rows.where(layout.kind[rows.feature] != FINDING)
     used = rows.where(rows.use == USED)
     key = used.feature.astype(np.int64) * size + used.subject
-    several = np.bincount(key, minlength=len(plan.features) * size)[key] > 1 if len(key) else np.zeros(0, bool)
+    several = np.bincount(key, minlength=len(layout.features) * size)[key] > 1 if len(key) else np.zeros(0, bool)
     once = used.where(~several)
-    _put(once, states, plan)
+    _put(once, states, layout)
     many = used.where(several)
     order = np.argsort(key[several], kind="stable")
-    _fold(many.where(order), states, plan)
+    _fold(many.where(order), states, layout)
     late = []
     for use, cause in ((OLD, Cause.STALE), (PENDING, Cause.PENDING)):  # what is only ordered goes before what is old
         some = rows.where(rows.use == use)
@@ -134,9 +134,9 @@ def resolve_series(rows: Rows, plan: Plan, size: int, timed: npt.NDArray[np.int3
     return states
 
 
-def _put(rows: Rows, states: Series, plan: Plan) -> None:
+def _put(rows: Rows, states: Series, layout: Layout) -> None:
     """What was stated once stands as it is."""
-    kind, slot, s = plan.kind[rows.feature], plan.slot[rows.feature], rows.subject
+    kind, slot, s = layout.kind[rows.feature], layout.slot[rows.feature], rows.subject
     unclear = rows.polarity == UNCLEAR
     states.gap[rows.feature[unclear], s[unclear]] = rows.cause[unclear]
     present, absent = rows.polarity == PRESENT, rows.polarity == ABSENT
@@ -157,7 +157,7 @@ def _put(rows: Rows, states: Series, plan: Plan) -> None:
             start[s[i]], end[s[i]] = rows.start[i], rows.end[i]
 
 
-def _fold(rows: Rows, states: Series, plan: Plan) -> None:
+def _fold(rows: Rows, states: Series, layout: Layout) -> None:
     """What was stated several times: the rows of one feature of one subject follow one another."""
     n = len(rows)
     if not n:
@@ -167,7 +167,7 @@ def _fold(rows: Rows, states: Series, plan: Plan) -> None:
     first = np.flatnonzero(new)
     of = np.cumsum(new) - 1
     feature, subject = rows.feature[first], rows.subject[first]
-    kind, slot = plan.kind[feature], plan.slot[feature]
+    kind, slot = layout.kind[feature], layout.slot[feature]
 
     def top(values: Ints, among: Flags) -> Ints:
         return np.maximum.reduceat(np.where(among, values, LOWEST), first)
@@ -191,24 +191,24 @@ def _fold(rows: Rows, states: Series, plan: Plan) -> None:
     has = np.bitwise_or.reduceat(values, first)
     newest_end = top(rows.end, values)
     newest_start = top(rows.start, values & (rows.end == newest_end[of]))
-    window = plan.conflict_window[feature].astype(np.int64)
+    window = layout.conflict_window[feature].astype(np.int64)
 
     def later(start: Ints, end: Ints, days: Ints) -> Flags:
         """Whether what begins at ``start`` lies wholly after what ends at ``end``, by more than so many days."""
         return (start > end) & ((days == 0) | (start // DAY - end // DAY > days))
 
     rivals = values & ~later(newest_start[of], rows.end, window[of])
-    near = np.maximum(0, newest_start[of] // DAY - rows.end // DAY) <= plan.selection_window[feature][of]
-    latest = plan.latest[feature]
+    near = np.maximum(0, newest_start[of] // DAY - rows.end // DAY) <= layout.selection_window[feature][of]
+    latest = layout.latest[feature]
     chosen = np.where(latest[of], rivals, values & near)
-    worst = plan.highest[feature]
+    worst = layout.highest[feature]
 
     # Quantities and dates.
     low, high = top(rows.low, chosen), least(rows.high, chosen)
     low = np.where(~latest & ~worst, least(rows.low, chosen), low)
     high = np.where(~latest & worst, top(rows.high, chosen), high)
     low_end, high_end = low >> 1, (high + 1) >> 1
-    rounded = (low > high) & (plan.advances[feature] != "") & (low_end - high_end <= _SLACK // 2) & latest
+    rounded = (low > high) & (layout.advances[feature] != "") & (low_end - high_end <= _SLACK // 2) & latest
     low, high = np.where(rounded, high_end * 2, low), np.where(rounded, low_end * 2, high)
     number = (kind == QUANTITY) | (kind == DATE)
     conflict = has & number & (low > high)
@@ -216,7 +216,7 @@ def _fold(rows: Rows, states: Series, plan: Plan) -> None:
     # Choices: what all say; categories: the narrowest class, of which all others are wider ones.
     common = np.bitwise_and.reduceat(np.where(chosen, rows.bits, ~np.uint64(0)), first)
     conflict |= has & (kind == CHOICE) & (common == 0)
-    upward = _upward(rows, plan)
+    upward = _upward(rows, layout)
     together = union(upward, chosen)
     narrowest = chosen & (upward == together[of])
     cls = np.maximum.reduceat(np.where(narrowest, rows.bits.astype(np.int64), -1), first)
@@ -268,10 +268,10 @@ def _fold(rows: Rows, states: Series, plan: Plan) -> None:
             starts[subject[i]], ends[subject[i]] = start[i], end[i]
 
 
-def _upward(rows: Rows, plan: Plan) -> Words:
+def _upward(rows: Rows, layout: Layout) -> Words:
     """Of each recorded class the bits of itself and of those above it."""
     found = np.zeros(len(rows), np.uint64)
-    for f, categories in plan.categories.items():
+    for f, categories in layout.categories.items():
         i = rows.feature == f
         found[i] = categories.upward[rows.bits[i].astype(np.int64)]
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kypho_kg.cohort.findings import Added, Findings, State
-from kypho_kg.cohort.plan import (
+from kypho_kg.cohort.layout import (
     CHOICE,
     CODE,
     HIGHEST,
@@ -20,13 +20,14 @@ from kypho_kg.cohort.plan import (
     SCALE,
     Flags,
     Ints,
-    Plan,
+    Layout,
     Words,
 )
 from kypho_kg.cohort.rows import DAY, PRESENT, USED, Rows, weeks
 from kypho_kg.cohort.series import NOT_RECORDED, Series, resolve_series
 from kypho_kg.cohort.subjects import Subjects
 from kypho_kg.criteria import Op
+from kypho_kg.derivation import FALLING, LEVEL, RISING
 from kypho_kg.record import Cause
 from kypho_kg.vocabulary import KYPHO
 
@@ -37,7 +38,7 @@ _LATE = [CODE[Cause.PENDING], CODE[Cause.STALE]]
 class Snapshot:
     """What holds of all subjects on their as-of dates."""
 
-    plan: Plan
+    layout: Layout
     subjects: Subjects
     series: Series
     findings: State
@@ -47,23 +48,25 @@ class Snapshot:
 class Chunk:
     """The facts of some patients; resolved again with whatever rules add to them."""
 
-    def __init__(self, rows: Rows, subjects: Subjects, plan: Plan, timed: npt.NDArray[np.int32]) -> None:
-        self.plan = plan
+    def __init__(self, rows: Rows, subjects: Subjects, layout: Layout, timed: npt.NDArray[np.int32]) -> None:
+        self.layout = layout
         self.subjects = subjects
-        self.findings = Findings(rows, plan, subjects)
-        self.series = resolve_series(rows, plan, subjects.size, timed)
-        derived = [i for i, f in enumerate(plan.features) if f.derived_by]
-        self._derived = [i for i in derived if plan.features[i].derived_by in _DERIVATIONS]
-        self._kept = {i: self._cells(i) for i in (*derived, *plan.values)}
-        self._open = {i: open_to_derivation(self.series, plan, i) for i in derived}
+        self.findings = Findings(rows, layout, subjects)
+        self.series = resolve_series(rows, layout, subjects.size, timed)
+        derived = [i for i, f in enumerate(layout.features) if f.derived_by]
+        self._derived = [i for i in derived if layout.features[i].derived_by in _DERIVATIONS]
+        self._kept = {i: self._cells(i) for i in (*derived, *layout.values)}
+        self._open = {i: open_to_derivation(self.series, layout, i) for i in derived}
         self.trends = {
-            i: _trend(rows, plan, subjects.size, i) for i in derived if plan.features[i].derived_by == "TrendOfSeries"
+            i: _trend(rows, layout, subjects.size, i)
+            for i in derived
+            if layout.features[i].derived_by == "TrendOfSeries"
         }
 
     def _cells(self, feature: int) -> tuple[npt.NDArray[np.generic], ...]:
         """Copies of the values of a feature that rules may set."""
-        s, slot = self.series, self.plan.slot[feature]
-        if self.plan.kind[feature] == QUANTITY:
+        s, slot = self.series, self.layout.slot[feature]
+        if self.layout.kind[feature] == QUANTITY:
             return s.low[slot].copy(), s.high[slot].copy()
         return s.bits[slot].copy(), s.out[slot].copy(), s.gap[feature].copy()
 
@@ -71,21 +74,21 @@ class Chunk:
         """Resolve with the facts that rules yielded; values that an earlier call derived are forgotten."""
         s = self.series
         for feature, cells in self._kept.items():
-            slot = self.plan.slot[feature]
-            if self.plan.kind[feature] == QUANTITY:
+            slot = self.layout.slot[feature]
+            if self.layout.kind[feature] == QUANTITY:
                 s.low[slot], s.high[slot] = cells
             else:
                 s.bits[slot], s.out[slot], s.gap[feature] = cells
-        found = Snapshot(self.plan, self.subjects, s, self.findings.resolve(added), self.findings)
+        found = Snapshot(self.layout, self.subjects, s, self.findings.resolve(added), self.findings)
         for feature in self._derived:
-            rule = self.plan.features[feature].derived_by
+            rule = self.layout.features[feature].derived_by
             _DERIVATIONS[rule](found, feature, self._open[feature] & self._bears(feature), self)
         return found
 
     def _bears(self, feature: int) -> Flags:
         """Subjects of which a feature is recorded."""
         bears = np.zeros(self.subjects.size, bool)
-        block = self.plan.bearer[feature]
+        block = self.layout.bearer[feature]
         bears[self.subjects.block(block)] = self.subjects.has_procedure if block == PROCEDURES else True
         return bears
 
@@ -94,16 +97,16 @@ class Chunk:
         return self._open[feature] & self._bears(feature)
 
 
-def open_to_derivation(series: Series, plan: Plan, feature: int) -> Flags:
+def open_to_derivation(series: Series, layout: Layout, feature: int) -> Flags:
     """Whether a derived value may stand: what is too old or only ordered is no obstacle, a conflict is."""
     gap = series.gap[feature]
-    free = ~series.has(plan, feature) & ((gap == NOT_RECORDED) | np.isin(gap, _LATE))
-    return free & (series.excluded(plan, feature) == 0) if plan.kind[feature] == CHOICE else free
+    free = ~series.has(layout, feature) & ((gap == NOT_RECORDED) | np.isin(gap, _LATE))
+    return free & (series.excluded(layout, feature) == 0) if layout.kind[feature] == CHOICE else free
 
 
 def put(snapshot: Snapshot, feature: int, where: Flags, low: Ints, high: Ints) -> None:
     """Set a derived quantity of some subjects; its time is the as-of day."""
-    slot, s = snapshot.plan.slot[feature], snapshot.series
+    slot, s = snapshot.layout.slot[feature], snapshot.series
     s.low[slot, where], s.high[slot, where] = low[where], high[where]
     if feature in s.time:
         day = snapshot.subjects.as_of[snapshot.subjects.owners()] * DAY
@@ -117,21 +120,21 @@ _Deriving = Callable[[Snapshot, int, Flags, Chunk], None]
 
 
 def _difference_of_dates(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) -> None:
-    plan, f = s.plan, s.plan.features[feature]
-    if f.derived_from not in plan.place:
+    layout, f = s.layout, s.layout.features[feature]
+    if f.derived_from not in layout.place:
         return
-    origin = plan.place[f.derived_from]
+    origin = layout.place[f.derived_from]
     as_of = s.subjects.as_of[s.subjects.owners()]
-    if plan.features[origin].kind is Op.FINDING:
-        recorded, known = s.recorded, np.zeros(plan.narrower.shape[0], bool)
-        known[plan.kinds_of(f.derived_from)] = True
+    if layout.features[origin].kind is Op.FINDING:
+        recorded, known = s.recorded, np.zeros(layout.narrower.shape[0], bool)
+        known[layout.kinds_of(f.derived_from)] = True
         rows = recorded.rows
         i = known[recorded.slots] & (rows.polarity == PRESENT) & s.findings.alive & rows.dated
         start, end = newest(rows.subject[i], rows.start[i], rows.end[i], s.subjects.size)
         found = end != LOWEST
         low, high = start // DAY, end // DAY
     else:
-        slot = plan.slot[origin]
+        slot = layout.slot[origin]
         low, high = s.series.date_low[slot], np.minimum(s.series.date_high[slot], as_of)
         found = (s.series.date_low[slot] <= s.series.date_high[slot]) & (low <= as_of)
     where = np.flatnonzero(found & open_)
@@ -154,15 +157,15 @@ def newest(subject: Ints, start: Ints, end: Ints, size: int) -> tuple[Ints, Ints
 
 def years(born: Ints, day: Ints) -> Ints:
     """Completed years between days since 1970, as scaled integers."""
-    parts = []
-    for days in (born, day):
-        dates = days.astype("datetime64[D]")
-        month = dates.astype("datetime64[M]")
-        of_month = (dates - month).astype(np.int64)
-        parts.append((month.astype(np.int64), of_month))
-    (born_month, born_day), (month, day_of_month) = parts
-    months = month - born_month - (day_of_month < born_day)
-    return months // 12 * SCALE
+    (first, first_day), (last, last_day) = _calendar(born), _calendar(day)
+    return (last - first - (last_day < first_day)) // 12 * SCALE
+
+
+def _calendar(days: Ints) -> tuple[Ints, Ints]:
+    """Calendar pages since 1970, twelve a year, and the day on the page."""
+    dates = days.astype("datetime64[D]")
+    page = dates.astype("datetime64[M]")
+    return page.astype(np.int64), (dates - page).astype(np.int64)
 
 
 def _count_of_lesions(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) -> None:
@@ -172,15 +175,17 @@ def _count_of_lesions(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) -> 
 
 
 def _count_of_session_levels(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) -> None:
-    plan, subjects = s.plan, s.subjects
-    level = plan.number("vertebralLevel")
+    layout, subjects = s.layout, s.subjects
+    level = layout.number("vertebralLevel")
     lesions = subjects.block(LESIONS)
-    bits = s.series.bits[plan.slot[level]][lesions]
-    every = np.uint64((1 << len(plan.values[level])) - 1)
+    bits = s.series.bits[layout.slot[level]][lesions]
+    every = np.uint64((1 << len(layout.values[level])) - 1)
     bits = np.where(bits == 0, every, bits)
     some = np.flatnonzero(subjects.in_session)
     # The fewest levels first, then by their names.
-    order = sum(((bits >> np.uint64(i)) & np.uint64(1)) << np.uint64(62 - i) for i in range(len(plan.values[level])))
+    order = np.zeros(len(bits), np.uint64)
+    for i in range(len(layout.values[level])):
+        order |= ((bits >> np.uint64(i)) & np.uint64(1)) << np.uint64(62 - i)
     some = some[np.lexsort((~order[some], np.bitwise_count(bits[some]), subjects.owner[some]))]
     owner = subjects.owner[some]
     n = len(subjects.patients)
@@ -202,11 +207,11 @@ def _count_of_session_levels(s: Snapshot, feature: int, open_: Flags, chunk: Chu
     put(s, feature, open_ & (subjects.session_named & (count > 0))[own], (apart * SCALE)[own], (high * SCALE)[own])
 
 
-def _trend(rows: Rows, plan: Plan, size: int, feature: int) -> Words:
+def _trend(rows: Rows, layout: Layout, size: int, feature: int) -> Words:
     """The course of a series by subject, as bits; none where it has no course."""
-    f, t = plan.features[feature], plan.k.triples
+    f, t = layout.features[feature], layout.k.triples
     found = np.zeros(size, np.uint64)
-    rows = rows.where((rows.feature == plan.place[f.derived_from]) & (rows.use == USED))
+    rows = rows.where((rows.feature == layout.place[f.derived_from]) & (rows.use == USED))
     order = np.lexsort((rows.start, rows.end, rows.subject))
     rows = rows.where(order)
     if len(rows) < 2:
@@ -219,17 +224,17 @@ def _trend(rows: Rows, plan: Plan, size: int, feature: int) -> Words:
     ok = exact[last] & exact[last - 1] & ~disordered[rows.subject[last]]
     last = last[ok]
     before, after = rows.low[last - 1], rows.low[last]
-    for course, holds in (("Rising", after > before), ("Falling", after < before), ("Level", after == before)):
-        value = t.resource(f.iri, KYPHO + "trend" + course)
+    for course, holds in ((RISING, after > before), (FALLING, after < before), (LEVEL, after == before)):
+        value = t.resource(f.iri, KYPHO + course)
         if value:
-            found[rows.subject[last[holds]]] = plan.bits(feature, [value])
+            found[rows.subject[last[holds]]] = layout.bits(feature, [value])
     return found
 
 
 def _trend_of_series(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) -> None:
     course = chunk.trends[feature]
     where = open_ & (course != 0)
-    s.series.bits[s.plan.slot[feature], where] = course[where]
+    s.series.bits[s.layout.slot[feature], where] = course[where]
 
 
 _DERIVATIONS: Mapping[str, _Deriving] = {

@@ -107,7 +107,11 @@ def _nothing(part: PartOf) -> pa.Table:
 
 
 def _read_all(files: Sequence[Path]) -> pa.Table:
-    return pa.concat_tables([parquet.read_table(f) for f in files], promote_options="permissive")
+    table = pa.concat_tables([parquet.read_table(f) for f in files], promote_options="permissive")
+    for place, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(place, column.name, table[column.name].cast(column.type.value_type))
+    return table
 
 
 def _groups(files: Sequence[Path]) -> Iterator[RowGroup]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kypho_kg.cohort import columns
-from kypho_kg.cohort.plan import LOWEST, PROCEDURES, Bytes, Flags, Ints
+from kypho_kg.cohort.layout import LOWEST, PROCEDURES, Bytes, Flags, Ints
 
 
 @dataclass(slots=True)
@@ -62,7 +62,7 @@ def subjects_of(cases: pa.Table) -> Subjects:
         new[1:] = columns.changes(patient) | (day[1:] != day[:-1])
     first = np.flatnonzero(new)
     owner = np.cumsum(new) - 1
-    flag = {name: columns.truths(cases[name]) for name in ("has_procedure", "session_named", "in_session")}
+    marks = {name: columns.truths(cases[name]) for name in ("has_procedure", "session_named", "in_session")}
     as_of = day[first]
     spans = [columns.days(cases[name], missing=LOWEST)[first] for name in ("service_start", "service_end")]
     known = (spans[0] != LOWEST) & (spans[1] != LOWEST)
@@ -72,9 +72,9 @@ def subjects_of(cases: pa.Table) -> Subjects:
         owner,
         first,
         as_of,
-        flag["has_procedure"][first],
-        flag["session_named"][first],
-        flag["in_session"] & flag["has_procedure"],
+        marks["has_procedure"][first],
+        marks["session_named"][first],
+        marks["in_session"] & marks["has_procedure"],
         columns.truths(cases["asked"]) if "asked" in cases.column_names else np.ones(n, bool),
         np.where(known, spans[0], as_of),
         np.where(known, spans[1], as_of),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kypho_kg.cohort.counts import KNOWN, SAYS, STEPS, Asked, Counts, Step
+from kypho_kg.cohort.layout import CAUSES
 from kypho_kg.cohort.logic import MET, NOT_MET, UNKNOWN
-from kypho_kg.cohort.plan import CAUSES
 from kypho_kg.verdicts import VERDICTS
 
 Row = tuple[object, ...]
@@ -91,7 +91,7 @@ def _missing(asked: Asked, counts: Counts) -> Iterator[Row]:
             asks[term] = asks.get(term, 0) + 1
     rows = []
     for place, row in zip(asked.features, counts.features.tolist(), strict=True):
-        f = asked.plan.features[place]
+        f = asked.layout.features[place]
         rows.append((f.name, f.label, asks.get(f.iri, 0), row[KNOWN], *row[:KNOWN]))
     yield from sorted(rows, key=lambda row: (row[3], row[0]))
 

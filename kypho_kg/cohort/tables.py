@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from kypho_kg.cohort.counts import Asked, Counts, count
 from kypho_kg.cohort.judge import Judged, judge
+from kypho_kg.cohort.layout import Bytes
 from kypho_kg.cohort.logic import MET, UNKNOWN
-from kypho_kg.cohort.plan import Bytes
 from kypho_kg.cohort.verdicts import conclusions, in_force
 from kypho_kg.knowledge import Policy
 from kypho_kg.verdicts import VERDICTS
@@ -36,18 +36,18 @@ def answer(
     facts: pa.Table, cases: pa.Table, asked: Asked, *, bridges: bool = True, policies: Sequence[Policy] = ()
 ) -> Part:
     """Judge some patients: verdicts and truths of all their cases that are asked for, in the order of the cases."""
-    judged = judge(facts, cases, asked.plan, bridges=bridges, policies=policies)
-    found = [conclusions(judged, g, asked.plan)[0] for g in asked.guidelines]
+    judged = judge(facts, cases, asked.layout, bridges=bridges, policies=policies)
+    found = [conclusions(judged, g, asked.layout)[0] for g in asked.guidelines]
     rows = np.flatnonzero(judged.subjects.asked)
     keys = _keys(judged, rows)
     verdicts = dict(keys)
     for g, verdict in zip(asked.guidelines, found, strict=True):
         verdicts[g.id] = pa.DictionaryArray.from_arrays(pa.array(verdict[rows].astype(np.int8)), list(VERDICTS))
         if g.is_policy:
-            verdicts[g.id + IN_FORCE] = _truth(in_force(judged, g, asked.plan)[rows])
+            verdicts[g.id + IN_FORCE] = _truth(in_force(judged, g, asked.layout)[rows])
     clauses = dict(keys)
     for r in asked.clauses:
-        clauses[r.id] = _truth(judged.logic.truth(asked.plan.shared(r.criterion))[rows])
+        clauses[r.id] = _truth(judged.logic.truth(asked.layout.shared(r.criterion))[rows])
     counts = count(judged, asked, found)
     return Part(pa.table(verdicts), pa.table(clauses), counts, dict(judged.left.counts))
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from kypho_kg.applicability import with_narrower
 from kypho_kg.cohort.judge import Judged
+from kypho_kg.cohort.layout import Bytes, Flags, Ints, Layout, Words
 from kypho_kg.cohort.logic import MET, NOT_MET
-from kypho_kg.cohort.plan import Bytes, Flags, Ints, Plan, Words
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Truth
 from kypho_kg.guidelines import (
@@ -67,7 +67,7 @@ def _tables() -> tuple[Bytes, Words, Mapping[bool, tuple[Bytes, Words]]]:
     return verdicts[by_place], ends[by_place], {r: codes([f"{r}{int(t)}" for t in Truth]) for r in (False, True)}
 
 
-def conclusions(judged: Judged, guideline: Guideline, plan: Plan) -> tuple[Bytes, Words]:
+def conclusions(judged: Judged, guideline: Guideline, layout: Layout) -> tuple[Bytes, Words]:
     """The verdict of every case as its place in ``VERDICTS``, and those that it can still become as bits."""
     truths: dict[str, list[Bytes]] = {effect: [] for effect in GROUPS}
     rates = False
@@ -76,7 +76,7 @@ def conclusions(judged: Judged, guideline: Guideline, plan: Plan) -> tuple[Bytes
             continue
         rates |= r.effect == RATES
         if r.effect in truths:
-            truths[r.effect].append(judged.logic.truth(plan.shared(r.criterion)))
+            truths[r.effect].append(judged.logic.truth(layout.shared(r.criterion)))
     verdicts, ends, scope_alone = _tables()
     n = len(judged.subjects.owner)
     place = np.zeros(n, np.int64)
@@ -94,7 +94,7 @@ def conclusions(judged: Judged, guideline: Guideline, plan: Plan) -> tuple[Bytes
 UNSURE, NO, YES = range(3)
 
 
-def in_force(judged: Judged, g: Guideline, plan: Plan) -> Bytes:
+def in_force(judged: Judged, g: Guideline, layout: Layout) -> Bytes:
     """Whether a policy applies to each case: 2 yes, 0 no, 1 not known (compare ``applicability.py``)."""
     s = judged.subjects
     n = len(s.patients)
@@ -114,18 +114,18 @@ def in_force(judged: Judged, g: Guideline, plan: Plan) -> Bytes:
         answers.append(np.array([1 if x is None else 2 * (x in g.states) for x in states], np.uint8))
     for name, bound in (("payer", g.payers), ("placeOfService", g.settings)):
         if bound:
-            answers.append(_choice(judged, plan, name, bound))
+            answers.append(_choice(judged, layout, name, bound))
     every = functools.reduce(np.minimum, answers) if answers else np.full(n, 2, np.uint8)
     return every[s.owner]
 
 
-def _choice(judged: Judged, plan: Plan, name: str, bound: Sequence[str]) -> Bytes:
-    feature = plan.number(name)
-    known = judged.snapshot.series.bits[plan.slot[feature], judged.subjects.block(1)]
-    covered_values = with_narrower(plan.k, bound)
-    covered = np.uint64(plan.bits(feature, [v for v in plan.values[feature] if v in covered_values]))
-    touches = [v for v in plan.values[feature] if with_narrower(plan.k, [v]) & covered_values]
-    possible = np.uint64(plan.bits(feature, touches))
+def _choice(judged: Judged, layout: Layout, name: str, bound: Sequence[str]) -> Bytes:
+    feature = layout.number(name)
+    known = judged.snapshot.series.bits[layout.slot[feature], judged.subjects.block(1)]
+    covered_values = with_narrower(layout.k, bound)
+    covered = np.uint64(layout.bits(feature, [v for v in layout.values[feature] if v in covered_values]))
+    touches = [v for v in layout.values[feature] if with_narrower(layout.k, [v]) & covered_values]
+    possible = np.uint64(layout.bits(feature, touches))
     surely, possibly = (known & ~covered) == 0, (known & possible) != 0
     told = np.where(surely, np.uint8(2), np.where(possibly, np.uint8(1), np.uint8(0)))
     return np.where(known == 0, np.uint8(1), told)

@@ -80,7 +80,7 @@ class Categories:
     """Of each class the bits of itself and of those above it."""
 
 
-class Plan:
+class Layout:
     """Tables over the features of a knowledge base; a feature is its place in ``features``."""
 
     def __init__(self, knowledge: Knowledge) -> None:
@@ -189,6 +189,6 @@ class Plan:
 
 
 @functools.lru_cache(maxsize=2)
-def plan_of(knowledge: Knowledge) -> Plan:
-    """The plan of a knowledge base, made once."""
-    return Plan(knowledge)
+def layout_of(knowledge: Knowledge) -> Layout:
+    """The layout of a knowledge base, made once."""
+    return Layout(knowledge)
