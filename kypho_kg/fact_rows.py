@@ -255,6 +255,8 @@ def _value(row: Row, feature: Feature, polarity: Polarity) -> Value:
         raise _Wrong(next(c for c in given if c not in allowed), "not empty", f"empty for {feature.name}")
     if feature.kind is Op.FINDING:
         return None
+    if feature.kind in (Op.QUANTITY, None) and polarity is Polarity.ABSENT:
+        raise _Wrong("polarity", "absent", f"present or indeterminate for {feature.name}")
     if feature.kind is Op.QUANTITY:
         low, high = (None if row[c] is None else _tidy(row[c]) for c in ("low", "high"))
         opened = bool(row["low_open"]), bool(row["high_open"])

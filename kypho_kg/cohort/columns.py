@@ -43,7 +43,9 @@ def coded(column: pa.ChunkedArray, code: Callable[[Any], int], missing: int = -1
 
 def decimals(column: pa.ChunkedArray, missing: int) -> Ints:
     """Numbers times two million (see ``layout.py``)."""
-    whole = one(column).cast(pa.decimal128(38, 6))
+    whole = one(column)
+    if not (pa.types.is_decimal128(whole.type) and whole.type.scale == 6):
+        whole = whole.cast(pa.decimal128(38, 6))
     words = np.frombuffer(whole.buffers()[1], np.int64)[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2]
     return np.where(nulls(whole), missing, words * 2)
 

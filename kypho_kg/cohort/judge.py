@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ import pyarrow as pa
 from kypho_kg.cohort.findings import Added
 from kypho_kg.cohort.layout import LESIONS, LOWEST, PATIENTS, PROCEDURES, Bytes, Flags, Ints, Layout, scaled
 from kypho_kg.cohort.logic import MET, UNKNOWN, Logic
-from kypho_kg.cohort.rows import DAY, Left, rows_of
+from kypho_kg.cohort.rows import DAY, rows_of
 from kypho_kg.cohort.series import CONFLICTING, NOT_RECORDED
 from kypho_kg.cohort.snapshot import Chunk, Snapshot, newest, put
 from kypho_kg.cohort.subjects import Subjects, subjects_of
@@ -31,7 +31,10 @@ class Judged:
     subjects: Subjects
     snapshot: Snapshot
     logic: Logic
-    left: Left = field(default_factory=Left)
+    rejected: Flags
+    """By case: whether a fact of its patient is malformed, so that nothing can be said on the rest."""
+    reasons: dict[str, Ints]
+    """The patients of whom facts are malformed, by reason."""
 
 
 def judge(
@@ -42,20 +45,20 @@ def judge(
     :param facts: sorted by patient, with the columns of docs/fact-table.md.
     :param cases: sorted by patient and as-of date.
     """
-    left = Left()
     subjects = subjects_of(cases)
-    return _Inference(facts, subjects, layout, left, bridges).run(policies)
+    return _Inference(facts, subjects, layout, bridges).run(policies)
 
 
 class _Inference:
-    def __init__(self, facts: pa.Table, subjects: Subjects, layout: Layout, left: Left, bridges: bool) -> None:
-        self.layout, self.subjects, self.left = layout, subjects, left
+    def __init__(self, facts: pa.Table, subjects: Subjects, layout: Layout, bridges: bool) -> None:
+        self.layout, self.subjects = layout, subjects
         self.bridges: tuple[Bridge, ...] = tuple(layout.k.bridges.values()) if bridges else ()
         self.conditions = [layout.shared(b.condition) for b in self.bridges]
         atoms = {a.term for c in self.conditions for a in c.walk() if a.op in ATOMS}
         timed = np.array(sorted(layout.place[t] for t in atoms), np.int32)
-        rows = rows_of(facts, subjects, layout, left)
-        self.chunk = Chunk(rows, subjects, layout, timed)
+        found = rows_of(facts, subjects, layout)
+        self.reasons = found.rejected
+        self.chunk = Chunk(found, subjects, layout, timed)
         self.added = Added.none()
 
     def run(self, policies: Sequence[Policy]) -> Judged:
@@ -74,7 +77,11 @@ class _Inference:
             for n in self._assumed(Logic(snapshot), policy):
                 self.added = self.added.plus(n)
             snapshot = self._close_values(self._scored())
-        return Judged(self.subjects, snapshot, Logic(snapshot), self.left)
+        patients = np.zeros(len(self.subjects.patients), bool)
+        for some in self.reasons.values():
+            patients[some] = True
+        rejected = patients[self.subjects.owner]
+        return Judged(self.subjects, snapshot, Logic(snapshot), rejected, self.reasons)
 
     def _block(self, bearer: str) -> tuple[int, slice]:
         block = _BLOCKS[bearer]
@@ -162,7 +169,7 @@ class _Inference:
             slot, series = layout.slot[feature], snapshot.series
             bits, out = series.bits[slot, at], series.out[slot, at]
             clash = present & (bits == bit)
-            series.gap[feature, at][clash] = CONFLICTING
+            series.why(layout, feature)[at][clash] = CONFLICTING
             series.out[slot, at] = np.where(clash, np.uint64(0), np.where(present, out | bit, out))
             series.bits[slot, at] = np.where(present, bits & ~bit, bits)
         return snapshot

@@ -99,6 +99,9 @@ class Layout:
             of_kind = np.flatnonzero(self.kind == kind)
             self.slot[of_kind] = np.arange(len(of_kind))
             self.count[kind] = len(of_kind)
+        self.value_slot = np.cumsum(self.kind != FINDING) - 1
+        """The place of a feature among all that are no findings."""
+        self.value_count = int((self.kind != FINDING).sum())
         self.lookback = np.array([-1 if f.lookback is None else f.lookback for f in fs], np.int32)
         self.conflict_window = np.array([f.conflict_window for f in fs], np.int32)
         self.selection_window = np.array([f.selection_window for f in fs], np.int32)
@@ -109,6 +112,8 @@ class Layout:
         self.low, self.high, self.whole = self._limits()
         self.narrower = self._hierarchy()
         """Of two findings by their slots: whether the second is the first or a kind of it."""
+        self.family = self._families()
+        """Of each finding a number that it shares with all that are wider or narrower."""
         self.values: Mapping[int, tuple[str, ...]] = {
             i: tuple(sorted(f.values)) for i, f in enumerate(fs) if f.kind is Op.CHOICE
         }
@@ -135,6 +140,13 @@ class Layout:
         findings = [f.iri for f in self.features if f.kind is Op.FINDING]
         ancestors = [self.k.ancestors(f) for f in findings]
         return np.array([[upper in above for above in ancestors] for upper in findings], np.bool_)
+
+    def _families(self) -> Ints:
+        family = np.arange(len(self.narrower))
+        for upper, lower in np.argwhere(self.narrower):
+            if family[upper] != family[lower]:
+                family[family == family[lower]] = family[upper]
+        return np.unique(family, return_inverse=True)[1].astype(np.int64)
 
     def _categories(self, feature: Feature) -> Categories:
         classes = tuple(sorted(feature.values))

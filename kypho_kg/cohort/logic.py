@@ -172,7 +172,7 @@ class Logic:
         """Why a feature that is no finding is unknown of the subjects of a block, or ``known`` where it has a value."""
         layout, series, subjects = self.layout, self.s.series, self.s.subjects
         at = subjects.block(block)
-        gap = series.gap[feature, at]
+        gap = series.why(layout, feature)[at]
         has = series.has(layout, feature)
         if block == LESIONS:
             elsewhere = has[subjects.block(PATIENTS)][subjects.owner] & ~series.entry(layout, feature)[at]

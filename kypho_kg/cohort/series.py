@@ -15,7 +15,6 @@ from kypho_kg.cohort.layout import (
     CHOICE,
     CODE,
     DATE,
-    FINDING,
     HIGHEST,
     LOWEST,
     QUANTITY,
@@ -27,7 +26,7 @@ from kypho_kg.cohort.layout import (
     Layout,
     Words,
 )
-from kypho_kg.cohort.rows import ABSENT, DAY, OLD, PENDING, PRESENT, UNCLEAR, USED, Rows
+from kypho_kg.cohort.rows import ABSENT, DAY, PRESENT, UNCLEAR, Late, Values
 from kypho_kg.derivation import ROUNDING
 from kypho_kg.record import Cause
 from kypho_kg.snapshot import PRIORITY
@@ -60,7 +59,7 @@ class Series:
     """Categories: the place of the class, -1 where none is known."""
     cls_out: Words
     gap: Bytes
-    """By feature and subject, the cause of an unknown."""
+    """The cause of an unknown, by slot among all these features and by subject."""
     time: dict[int, tuple[Ints, Ints]]
     """By feature: start and end of the newest fact on which a value rests, for the features that are asked for."""
     time_out: dict[int, tuple[Ints, Ints]]
@@ -80,9 +79,13 @@ class Series:
         slot = layout.slot[feature]
         return self.out[slot] if layout.kind[feature] == CHOICE else self.cls_out[slot]
 
+    def why(self, layout: Layout, feature: int) -> Bytes:
+        """The cause of an unknown, by subject; a view."""
+        return self.gap[layout.value_slot[feature]]
+
     def entry(self, layout: Layout, feature: int) -> Flags:
         """Whether anything is recorded of the feature, by subject."""
-        found = self.has(layout, feature) | (self.gap[feature] != NOT_RECORDED)
+        found = self.has(layout, feature) | (self.why(layout, feature) != NOT_RECORDED)
         if layout.kind[feature] in (CHOICE, CATEGORY):
             found |= self.excluded(layout, feature) != 0
         return found
@@ -104,52 +107,56 @@ def empty(layout: Layout, size: int, timed: npt.NDArray[np.int32]) -> Series:
         full(CHOICE, 0, np.uint64),
         full(CATEGORY, -1, np.int16),
         full(CATEGORY, 0, np.uint64),
-        np.full((len(layout.features), size), NOT_RECORDED, np.uint8),
+        np.full((layout.value_count, size), NOT_RECORDED, np.uint8),
         *({int(f): (np.full(size, LOWEST), np.full(size, LOWEST)) for f in timed} for _ in range(2)),
     )
 
 
-def resolve_series(rows: Rows, layout: Layout, size: int, timed: npt.NDArray[np.int32]) -> Series:
+def resolve_series(rows: Values, late: Late, layout: Layout, size: int, timed: npt.NDArray[np.int32]) -> Series:
     """States of all features but findings.
 
     :param timed: features of whose values the time is kept.
     """
     states = empty(layout, size, timed)
-    rows = rows.where(layout.kind[rows.feature] != FINDING)
-    used = rows.where(rows.use == USED)
-    key = used.feature.astype(np.int64) * size + used.subject
-    several = np.bincount(key, minlength=len(layout.features) * size)[key] > 1 if len(key) else np.zeros(0, bool)
-    once = used.where(~several)
-    _put(once, states, layout)
-    many = used.where(several)
-    order = np.argsort(key[several], kind="stable")
-    _fold(many.where(order), states, layout)
-    late = []
-    for use, cause in ((OLD, Cause.STALE), (PENDING, Cause.PENDING)):  # what is only ordered goes before what is old
-        some = rows.where(rows.use == use)
-        silent = states.gap[some.feature, some.subject] == NOT_RECORDED
-        late.append((some.feature[silent], some.subject[silent], CODE[cause]))
-    for feature, subject, code in late:
-        states.gap[feature, subject] = code
+    key = layout.value_slot[rows.feature] * np.int64(size) + rows.subject
+    last = np.full(layout.value_count * size, -1, np.int32)
+    place = np.arange(len(key), dtype=np.int32)
+    last[key] = place
+    again = last[key] != place  # all but the last of those that stand several times
+    several = np.zeros(len(last), bool)
+    several[key[again]] = True
+    several = several[key] if again.any() else again
+    _put(rows.where(~several) if again.any() else rows, states, layout)
+    if again.any():
+        many = np.flatnonzero(several)
+        _fold(rows.where(many[np.argsort(key[many], kind="stable")]), states, layout)
+    open_ = []
+    for (feature, subject), cause in ((late.old, Cause.STALE), (late.pending, Cause.PENDING)):
+        # What is only ordered goes before what is old.
+        silent = states.gap[layout.value_slot[feature], subject] == NOT_RECORDED
+        open_.append((layout.value_slot[feature[silent]], subject[silent], CODE[cause]))
+    for slot, subject, code in open_:
+        states.gap[slot, subject] = code
     return states
 
 
-def _put(rows: Rows, states: Series, layout: Layout) -> None:
+def _put(rows: Values, states: Series, layout: Layout) -> None:
     """What was stated once stands as it is."""
     kind, slot, s = layout.kind[rows.feature], layout.slot[rows.feature], rows.subject
     unclear = rows.polarity == UNCLEAR
-    states.gap[rows.feature[unclear], s[unclear]] = rows.cause[unclear]
+    states.gap[layout.value_slot[rows.feature[unclear]], s[unclear]] = rows.cause[unclear]
     present, absent = rows.polarity == PRESENT, rows.polarity == ABSENT
     for of_kind, low, high in ((QUANTITY, states.low, states.high), (DATE, states.date_low, states.date_high)):
-        i = present & (kind == of_kind)
-        low[slot[i], s[i]], high[slot[i], s[i]] = rows.low[i], rows.high[i]
-    i = present & (kind == CHOICE)
+        i = np.flatnonzero(present & (kind == of_kind))
+        cell = slot[i], s[i]
+        low[cell], high[cell] = rows.low[i], rows.high[i]
+    i = np.flatnonzero(present & (kind == CHOICE))
     states.bits[slot[i], s[i]] = rows.bits[i]
-    i = present & (kind == CATEGORY)
+    i = np.flatnonzero(present & (kind == CATEGORY))
     states.cls[slot[i], s[i]] = rows.bits[i].astype(np.int16)
-    i = absent & (kind == CHOICE)
+    i = np.flatnonzero(absent & (kind == CHOICE))
     states.out[slot[i], s[i]] = rows.bits[i]
-    i = absent & (kind == CATEGORY)
+    i = np.flatnonzero(absent & (kind == CATEGORY))
     states.cls_out[slot[i], s[i]] = np.uint64(1) << rows.bits[i]
     for said, times in ((present, states.time), (absent, states.time_out)):
         for f, (start, end) in times.items():
@@ -157,7 +164,7 @@ def _put(rows: Rows, states: Series, layout: Layout) -> None:
             start[s[i]], end[s[i]] = rows.start[i], rows.end[i]
 
 
-def _fold(rows: Rows, states: Series, layout: Layout) -> None:
+def _fold(rows: Values, states: Series, layout: Layout) -> None:
     """What was stated several times: the rows of one feature of one subject follow one another."""
     n = len(rows)
     if not n:
@@ -244,7 +251,7 @@ def _fold(rows: Rows, states: Series, layout: Layout) -> None:
     ruled = np.where(conflict | number | blocked, np.uint64(0), ruled)
     held = has & ~conflict & ~dropped & ~blocked
 
-    states.gap[feature, subject] = np.where(
+    states.gap[layout.value_slot[feature], subject] = np.where(
         blocked, _stated[np.minimum(unclear_cause, len(_stated) - 1)], np.where(conflict, CONFLICTING, NOT_RECORDED)
     )
     for of_kind, lows, highs in ((QUANTITY, states.low, states.high), (DATE, states.date_low, states.date_high)):
@@ -268,7 +275,7 @@ def _fold(rows: Rows, states: Series, layout: Layout) -> None:
             starts[subject[i]], ends[subject[i]] = start[i], end[i]
 
 
-def _upward(rows: Rows, layout: Layout) -> Words:
+def _upward(rows: Values, layout: Layout) -> Words:
     """Of each recorded class the bits of itself and of those above it."""
     found = np.zeros(len(rows), np.uint64)
     for f, categories in layout.categories.items():

@@ -23,7 +23,7 @@ from kypho_kg.cohort.layout import (
     Layout,
     Words,
 )
-from kypho_kg.cohort.rows import DAY, PRESENT, USED, Rows, weeks
+from kypho_kg.cohort.rows import DAY, PRESENT, Facts, Values, weeks
 from kypho_kg.cohort.series import NOT_RECORDED, Series, resolve_series
 from kypho_kg.cohort.subjects import Subjects
 from kypho_kg.criteria import Op
@@ -48,17 +48,17 @@ class Snapshot:
 class Chunk:
     """The facts of some patients; resolved again with whatever rules add to them."""
 
-    def __init__(self, rows: Rows, subjects: Subjects, layout: Layout, timed: npt.NDArray[np.int32]) -> None:
+    def __init__(self, facts: Facts, subjects: Subjects, layout: Layout, timed: npt.NDArray[np.int32]) -> None:
         self.layout = layout
         self.subjects = subjects
-        self.findings = Findings(rows, layout, subjects)
-        self.series = resolve_series(rows, layout, subjects.size, timed)
+        self.findings = Findings(facts.findings, facts.late_findings, layout, subjects)
+        self.series = resolve_series(facts.values, facts.late_values, layout, subjects.size, timed)
         derived = [i for i, f in enumerate(layout.features) if f.derived_by]
         self._derived = [i for i in derived if layout.features[i].derived_by in _DERIVATIONS]
         self._kept = {i: self._cells(i) for i in (*derived, *layout.values)}
         self._open = {i: open_to_derivation(self.series, layout, i) for i in derived}
         self.trends = {
-            i: _trend(rows, layout, subjects.size, i)
+            i: _trend(facts.values, layout, subjects.size, i)
             for i in derived
             if layout.features[i].derived_by == "TrendOfSeries"
         }
@@ -68,7 +68,7 @@ class Chunk:
         s, slot = self.series, self.layout.slot[feature]
         if self.layout.kind[feature] == QUANTITY:
             return s.low[slot].copy(), s.high[slot].copy()
-        return s.bits[slot].copy(), s.out[slot].copy(), s.gap[feature].copy()
+        return s.bits[slot].copy(), s.out[slot].copy(), s.why(self.layout, feature).copy()
 
     def snapshot(self, added: Added) -> Snapshot:
         """Resolve with the facts that rules yielded; values that an earlier call derived are forgotten."""
@@ -78,7 +78,8 @@ class Chunk:
             if self.layout.kind[feature] == QUANTITY:
                 s.low[slot], s.high[slot] = cells
             else:
-                s.bits[slot], s.out[slot], s.gap[feature] = cells
+                s.bits[slot], s.out[slot] = cells[:2]
+                s.why(self.layout, feature)[:] = cells[2]
         found = Snapshot(self.layout, self.subjects, s, self.findings.resolve(added), self.findings)
         for feature in self._derived:
             rule = self.layout.features[feature].derived_by
@@ -99,7 +100,7 @@ class Chunk:
 
 def open_to_derivation(series: Series, layout: Layout, feature: int) -> Flags:
     """Whether a derived value may stand: what is too old or only ordered is no obstacle, a conflict is."""
-    gap = series.gap[feature]
+    gap = series.why(layout, feature)
     free = ~series.has(layout, feature) & ((gap == NOT_RECORDED) | np.isin(gap, _LATE))
     return free & (series.excluded(layout, feature) == 0) if layout.kind[feature] == CHOICE else free
 
@@ -207,13 +208,12 @@ def _count_of_session_levels(s: Snapshot, feature: int, open_: Flags, chunk: Chu
     put(s, feature, open_ & (subjects.session_named & (count > 0))[own], (apart * SCALE)[own], (high * SCALE)[own])
 
 
-def _trend(rows: Rows, layout: Layout, size: int, feature: int) -> Words:
+def _trend(rows: Values, layout: Layout, size: int, feature: int) -> Words:
     """The course of a series by subject, as bits; none where it has no course."""
     f, t = layout.features[feature], layout.k.triples
     found = np.zeros(size, np.uint64)
-    rows = rows.where((rows.feature == layout.place[f.derived_from]) & (rows.use == USED))
-    order = np.lexsort((rows.start, rows.end, rows.subject))
-    rows = rows.where(order)
+    rows = rows.where(rows.feature == layout.place[f.derived_from])
+    rows = rows.where(np.lexsort((rows.start, rows.end, rows.subject)))
     if len(rows) < 2:
         return found
     same = rows.subject[1:] == rows.subject[:-1]

@@ -101,16 +101,16 @@ def patients_of(column: pa.ChunkedArray, subjects: Subjects) -> tuple[Ints, Ints
     times = np.append(np.diff(groups), len(dated) - groups[-1]) if len(groups) else np.empty(0, np.int64)
     lengths = np.diff(np.append(starts, len(ids)))
     of_row = np.repeat(run, lengths)
+    if len(times) and (times == 1).all() and (run >= 0).all():
+        return np.arange(len(ids)), groups[of_row]
     copies = np.where(of_row < 0, 0, times[of_row]) if len(times) else np.zeros(len(of_row), np.int64)
     take = np.repeat(np.arange(len(ids)), copies)
     patient = groups[of_row[take]] if len(take) else np.empty(0, np.int64)
-    if (copies > 1).any():
-        before = np.cumsum(copies) - copies
-        patient = patient + (np.arange(len(take)) - before[take])
-    return take, patient
+    before = np.cumsum(copies) - copies
+    return take, patient + (np.arange(len(take)) - before[take])
 
 
-def subject_of(column: pa.ChunkedArray, take: Ints, patient: Ints, bearer: Bytes, subjects: Subjects) -> Ints:
+def subject_of(column: pa.ChunkedArray, patient: Ints, bearer: Bytes, subjects: Subjects) -> Ints:
     """The subject of each fact; -1 where its lesion is not among the cases."""
     n = len(subjects.patients)
     ids = columns.one(column)
@@ -121,16 +121,16 @@ def subject_of(column: pa.ChunkedArray, take: Ints, patient: Ints, bearer: Bytes
     names = known.dictionary_encode()
     width = max(1, len(names.dictionary))
     key = subjects.owner * width + np.asarray(names.indices)
-    order = np.argsort(key, kind="stable")
     to_name = pc.index_in(ids.dictionary.cast(names.dictionary.type), value_set=names.dictionary)
     to_name = np.append(np.asarray(to_name.fill_null(-1).to_numpy(zero_copy_only=False), np.int64), -2)
-    name = to_name[np.asarray(ids.indices.fill_null(len(to_name) - 1))][take]
+    name = to_name[np.asarray(ids.indices.fill_null(len(to_name) - 1))]
     subject = np.where(bearer == PROCEDURES, patient + n, patient)
     if n * width <= 50_000_000:
         table = np.full(n * width + 1, -1, np.int64)
         table[key] = np.arange(len(key))
         found = table[np.where(name >= 0, patient * width + name, n * width)]
     else:
+        order = np.argsort(key, kind="stable")
         place = np.searchsorted(key[order], patient * width + name)
         place = np.minimum(place, len(key) - 1)
         hit = key[order][place] == patient * width + name

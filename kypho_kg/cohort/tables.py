@@ -49,7 +49,12 @@ def answer(
     for r in asked.clauses:
         clauses[r.id] = _truth(judged.logic.truth(asked.layout.shared(r.criterion))[rows])
     counts = count(judged, asked, found)
-    return Part(pa.table(verdicts), pa.table(clauses), counts, dict(judged.left.counts))
+    return Part(
+        pa.table(verdicts),
+        pa.table(clauses),
+        counts,
+        {reason: len(patients) for reason, patients in judged.reasons.items()},
+    )
 
 
 def _keys(judged: Judged, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> dict[str, pa.Array]:

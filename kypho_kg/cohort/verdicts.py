@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from kypho_kg.applicability import with_narrower
+from kypho_kg.cohort import columns
 from kypho_kg.cohort.judge import Judged
 from kypho_kg.cohort.layout import Bytes, Flags, Ints, Layout, Words
 from kypho_kg.cohort.logic import MET, NOT_MET
@@ -34,7 +37,8 @@ from kypho_kg.verdicts import VERDICTS, conclude
 GROUPS = (SCOPE, REQUIRES, INDICATES, EXCLUDES, ABSOLUTE, RELATIVE)
 _ALL_OF = frozenset({SCOPE, REQUIRES})
 """Groups that are met if all their clauses are; the others if one is."""
-_EMPTY = {SCOPE: MET, REQUIRES: MET, INDICATES: MET, EXCLUDES: NOT_MET, ABSOLUTE: NOT_MET, RELATIVE: NOT_MET}
+EMPTY = {SCOPE: MET, REQUIRES: MET, INDICATES: MET, EXCLUDES: NOT_MET, ABSOLUTE: NOT_MET, RELATIVE: NOT_MET}
+"""The truth of a group without a clause."""
 _BASE = 3 ** np.arange(len(GROUPS))
 
 
@@ -67,6 +71,20 @@ def _tables() -> tuple[Bytes, Words, Mapping[bool, tuple[Bytes, Words]]]:
     return verdicts[by_place], ends[by_place], {r: codes([f"{r}{int(t)}" for t in Truth]) for r in (False, True)}
 
 
+def all_of(group: str) -> bool:
+    """Whether a group is met if all its clauses are; the others are if one is."""
+    return group in _ALL_OF
+
+
+def scope_alone(rated: bool) -> tuple[str, str, str]:
+    """The verdicts of a guideline without requirement or indication: its scope not met, unknown, met.
+
+    :param rated: whether it rates.
+    """
+    not_met, unknown, met = (VERDICTS[code] for code in _tables()[2][rated][0])
+    return not_met, unknown, met
+
+
 def conclusions(judged: Judged, guideline: Guideline, layout: Layout) -> tuple[Bytes, Words]:
     """The verdict of every case as its place in ``VERDICTS``, and those that it can still become as bits."""
     truths: dict[str, list[Bytes]] = {effect: [] for effect in GROUPS}
@@ -83,7 +101,7 @@ def conclusions(judged: Judged, guideline: Guideline, layout: Layout) -> tuple[B
     scope = np.full(n, MET, np.uint8)
     for effect, base in zip(GROUPS, _BASE, strict=True):
         fold = np.minimum if effect in _ALL_OF else np.maximum
-        group = functools.reduce(fold, truths[effect]) if truths[effect] else np.full(n, _EMPTY[effect], np.uint8)
+        group = functools.reduce(fold, truths[effect]) if truths[effect] else np.full(n, EMPTY[effect], np.uint8)
         scope = group if effect == SCOPE else scope
         place += group.astype(np.int64) * base
     if not truths[REQUIRES] and not truths[INDICATES]:
@@ -110,8 +128,8 @@ def in_force(judged: Judged, g: Guideline, layout: Layout) -> Bytes:
         day = _day(g.effective_until)
         answers.append(compare(s.service_end <= day, s.service_start <= day))
     if g.states:
-        states = s.state.to_pylist()
-        answers.append(np.array([1 if x is None else 2 * (x in g.states) for x in states], np.uint8))
+        here = columns.truths(pc.is_in(s.state, value_set=pa.array(g.states, pa.string())))
+        answers.append(compare(here, columns.nulls(s.state)))
     for name, bound in (("payer", g.payers), ("placeOfService", g.settings)):
         if bound:
             answers.append(_choice(judged, layout, name, bound))
