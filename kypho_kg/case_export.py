@@ -80,7 +80,7 @@ def case_text(answers: Sequence[Answer]) -> str:
     """
     cases = [(answer, case) for answer in answers for case in answer.cases]
     if len(cases) != 1:
-        found = ", ".join(f"{c.record.patient} lesion {c.lesion.id}" for _, c in cases) or "a record without lesion"
+        found = ", ".join(f"{c.record.place} lesion {c.lesion.id}" for _, c in cases) or "a record without lesion"
         found = found if len(cases) < 6 else f"{len(cases)}"
         raise UsageError(f"--format owl prints one case, not {found}; pick one with --lesion or give a folder with -o")
     return serialise(case_triples(*cases[0]), Syntax.TURTLE)
@@ -112,8 +112,8 @@ def write_cases(answers: Sequence[Answer], folder: Path) -> list[Path]:
 
 
 def file_name(case: CaseAnswer) -> str:
-    """A file name of plain characters that no other case has, whatever its ids contain."""
-    ids = (case.record.patient, case.lesion.id)
+    """A file name of plain characters that no other case has; it names the source and the lesion, not the patient."""
+    ids = (Path(next(iter(case.record.files), "")).stem, case.lesion.id)
     words = "-".join(re.sub(r"[^A-Za-z0-9_]+", "-", i).strip("-")[:40] for i in ids).strip("-")
     return f"{words or 'case'}-{hashlib.sha256(case_iri(case.record, case.lesion.id).encode()).hexdigest()[:8]}.ttl"
 

@@ -19,20 +19,21 @@ from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import explain
 from kypho_kg.missing import Missing
+from kypho_kg.provenance import Run, primary_sources, run_of
 from kypho_kg.reasons import deciding, near_misses, reasons_of
 from kypho_kg.record import LESION, PROCEDURE, Fact, Polarity, Range, Record
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.state import Gap, Resolved
 from kypho_kg.store import Literal, Triple
 from kypho_kg.verdicts import Conclusion
-from kypho_kg.vocabulary import HAS_FINDING, KYPHO, SKOS, TYPE, XSD, local
+from kypho_kg.vocabulary import HAS_FINDING, KYPHO, PROV, SKOS, TYPE, XSD, local
 from kypho_kg.words import cells_words
 
 ASSERTED, INFERRED, JUDGED = KINDS = ("asserted", "inferred", "judged")
 
 MOST_POSSIBLE = 8
 """Possible sets that are written of each verdict, the smallest first."""
-_FACT_OF = "http://www.w3.org/ns/prov#wasDerivedFrom"
+_FROM = PROV + "wasDerivedFrom"
 _TRUTHS = {Truth.MET: "Met", Truth.NOT_MET: "NotMet", Truth.UNKNOWN: "UnknownTruth"}
 
 
@@ -43,12 +44,17 @@ def case_graphs(answers: Iterable[Answer]) -> Mapping[str, list[Triple]]:
     """
     graphs: dict[str, list[Triple]] = {}
     for answer in answers:
-        graphs |= asserted_graph(answer.record)
+        asserted = asserted_graph(answer.record)
+        graphs |= asserted
         if answer.cases:
-            writer = _Writer(answer, answer.cases[0].snapshot)
-            for kind, rows in ((INFERRED, writer.inferred()), (JUDGED, writer.judged())):
-                name = graph_name(answer.record, kind)
-                graphs[name] = [*_kind(name, kind), *dict.fromkeys(rows)]
+            ((of, said),) = asserted.items()
+            run = run_of(answer, of, said)
+            writer = _Writer(answer, answer.cases[0].snapshot, run)
+            inferred, judged = (graph_name(answer.record, kind) for kind in (INFERRED, JUDGED))
+            rows = (*run.made(inferred), *primary_sources(said), *writer.inferred())
+            graphs[inferred] = [*_kind(inferred, INFERRED), *dict.fromkeys(rows)]
+            rows = (*run.made(judged), *run.triples(), *writer.judged())
+            graphs[judged] = [*_kind(judged, JUDGED), *dict.fromkeys(rows)]
     return graphs
 
 
@@ -73,8 +79,9 @@ def _kind(name: str, kind: str) -> Iterator[Triple]:
 class _Writer:
     """Writes what is inferred and judged of one patient."""
 
-    def __init__(self, answer: Answer, snapshot: Snapshot) -> None:
+    def __init__(self, answer: Answer, snapshot: Snapshot, run: Run) -> None:
         self.answer = answer
+        self.run = run
         self.record: Record = answer.record
         self.snapshot = snapshot
         self.derived = tuple(dict.fromkeys(self._derived()))
@@ -114,7 +121,7 @@ class _Writer:
         for index, fact in enumerate(self.derived):
             node = str(graph.derived_fact_iri(record, index))
             yield node, KYPHO + "yieldedBy", fact.rule
-            yield from self._links(node, _FACT_OF, fact.premises)
+            yield from self._links(node, _FROM, fact.premises)
         for (subject, feature), state in sorted(snapshot.values.items()):
             yield from self._state(subject, feature, state)
         for subject in (*snapshot.subjects(), PROCEDURE):
@@ -227,7 +234,7 @@ class _Writer:
 
     def _assessment(self, case: CaseAnswer, a: Assessment) -> Iterator[Triple]:
         whole, node = str(graph.case_iri(self.record, case.lesion.id)), self._node(case, a)
-        yield from _conclusion(node, whole, a, a.conclusion)
+        yield from self._conclusion(node, whole, a, a.conclusion)
         for name in a.bridges:
             yield node, KYPHO + "usesBridge", self.answer.knowledge.bridges[name].iri
         if a.unbridged:
@@ -236,17 +243,26 @@ class _Writer:
             yield node, KYPHO + "inVariant", self._reading(a, a.reading)
         for reading, conclusion in a.readings.items():
             variant = f"{node}/reading/{reading or 'none'}"
-            yield from _conclusion(variant, whole, a, conclusion)
+            yield from self._conclusion(variant, whole, a, conclusion)
             if reading:
                 yield variant, KYPHO + "inVariant", self._reading(a, reading)
         if a.assumed:
             variant = f"{node}/assumed"
-            yield from _conclusion(variant, whole, a, a.assumed.conclusion)
+            yield from self._conclusion(variant, whole, a, a.assumed.conclusion)
             for name in a.assumed.policies:
                 yield variant, KYPHO + "inVariant", self.answer.knowledge.policy(name).iri
-            yield from self._links(variant, _FACT_OF, a.assumed.assumptions)
+            yield from self._links(variant, _FROM, a.assumed.assumptions)
         for clause in a.counted:
             yield from self._clause(f"{node}/{clause.recommendation.clause}", node, clause, case.snapshot)
+
+    def _conclusion(self, node: str, case: str, a: Assessment, conclusion: Conclusion) -> Iterator[Triple]:
+        yield node, TYPE, KYPHO + "Assessment"
+        yield from self.run.made(node)
+        yield node, KYPHO + "ofCase", case
+        yield node, KYPHO + "byGuideline", a.guideline.iri
+        yield node, KYPHO + "verdict", KYPHO + conclusion.verdict
+        for verdict in conclusion.reachable:
+            yield node, KYPHO + "reachable", KYPHO + verdict
 
     def _reading(self, a: Assessment, name: str) -> str:
         t = self.answer.knowledge.triples
@@ -256,13 +272,15 @@ class _Writer:
     def _clause(self, node: str, assessment: str, clause: ClauseResult, snapshot: Snapshot) -> Iterator[Triple]:
         yield assessment, KYPHO + "considers", clause.recommendation.iri
         yield assessment, KYPHO + "hasClauseTruth", node
+        yield assessment, _FROM, node
         yield node, TYPE, KYPHO + "ClauseTruth"
         yield node, KYPHO + "ofRecommendation", clause.recommendation.iri
         yield node, KYPHO + "effect", KYPHO + clause.recommendation.effect
         yield node, KYPHO + "truth", KYPHO + _TRUTHS[clause.truth]
         if clause.truth is not Truth.UNKNOWN:
             for leaf in deciding(clause.proof):
-                yield from self._links(node, KYPHO + "restsOnFact", leaf.facts)
+                for link in (KYPHO + "restsOnFact", _FROM):
+                    yield from self._links(node, link, leaf.facts)
             for number, reason in enumerate(reasons_of(snapshot, clause).sets, start=1):
                 named = f"{node}/reason/{number}"
                 yield node, KYPHO + "hasReason", named
@@ -281,6 +299,7 @@ class _Writer:
             point = f"{node}/open/{number}"
             yield node, KYPHO + "hasOpenPoint", point
             yield from self._open_point(point, subject, feature, gap)
+            yield from self._links(node, _FROM, gap.facts)
 
 
 def _point(leaf: Proof) -> tuple[str, str, Gap]:
@@ -288,15 +307,6 @@ def _point(leaf: Proof) -> tuple[str, str, Gap]:
     assert leaf.gap is not None
     c = leaf.criterion
     return leaf.subject, c.name if c.op is Op.OPEN else c.term, leaf.gap
-
-
-def _conclusion(node: str, case: str, a: Assessment, conclusion: Conclusion) -> Iterator[Triple]:
-    yield node, TYPE, KYPHO + "Assessment"
-    yield node, KYPHO + "ofCase", case
-    yield node, KYPHO + "byGuideline", a.guideline.iri
-    yield node, KYPHO + "verdict", KYPHO + conclusion.verdict
-    for verdict in conclusion.reachable:
-        yield node, KYPHO + "reachable", KYPHO + verdict
 
 
 def _names(record: Record, derived: Iterable[Fact]) -> Callable[[Fact], str]:

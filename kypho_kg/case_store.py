@@ -185,7 +185,7 @@ class CaseStore:
         :param again: write also those that have not changed.
         """
         for record in records:
-            where = ", ".join(record.files) or f"patient {record.patient}"
+            where = record.place
             try:
                 yield self.put(record, again=again)
             except (UsageError, InputError) as error:

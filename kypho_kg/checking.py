@@ -50,6 +50,6 @@ def _of_case(answer: Answer, case: CaseAnswer) -> Iterator[tuple[int, list[str]]
                 continue
             r, met = clause.recommendation, clause.truth is Truth.MET
             sets = reasons_of(case.snapshot, clause).sets
-            where = f"{answer.record.patient}, lesion {case.lesion.id}, {r.id}"
+            where = f"{answer.record.place}, lesion {case.lesion.id}, {r.id}"
             said = [f for some in sets for f in faults(triples, r.criterion.name, met, tuple(some), checked)]
             yield len(sets), [f"{where}: {text}" for text in said]

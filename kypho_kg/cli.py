@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kypho_kg import __version__
+from kypho_kg.cli_cohort import cohort_app
 from kypho_kg.cli_knowledge import guidelines_app, ontology_app
 from kypho_kg.cli_packet import packet_app
 from kypho_kg.cli_patient import patient_app
@@ -60,6 +61,7 @@ app.add_typer(patient_app)
 app.add_typer(packet_app)
 app.add_typer(sources_app)
 app.add_typer(synth_app)
+app.add_typer(cohort_app)
 app.add_typer(store_app)
 
 
@@ -168,6 +170,8 @@ def assess(
         answers = only_lesion(answers, lesion)
     if check:
         _check(answers)
+    if not answers and (owl or format_ is AssessFormat.HTML):
+        report_problems(problems)
     if owl:
         _write_owl(answers, output)
     elif format_ in {AssessFormat.TRIG, AssessFormat.TURTLE}:

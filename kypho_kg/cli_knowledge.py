@@ -35,13 +35,25 @@ def guidelines_list(format_: FormatOpt = Format.TABLE) -> None:
 
 
 @guidelines_app.command("show")
-def guidelines_show(id_: Annotated[str, typer.Argument(metavar="ID")], format_: FormatOpt = Format.TABLE) -> None:
+def guidelines_show(
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    format_: FormatOpt = Format.TABLE,
+    sql: Annotated[
+        Literal["duckdb", "spark"] | None,
+        typer.Option("--sql", help="Its clauses and its verdict as SQL of this engine (docs/cohort-sql.md)."),
+    ] = None,
+) -> None:
     """Show a guideline as a checklist with its citations."""
     from kypho_kg import catalogue
 
     k = knowledge()
     guideline = k.guideline(id_)
-    if format_ is Format.JSON:
+    if sql:
+        from kypho_kg.cohort.expressions import Dialect, guideline_sql
+        from kypho_kg.cohort.layout import layout_of
+
+        typer.echo(guideline_sql(layout_of(k), guideline, Dialect(sql)), nl=False)
+    elif format_ is Format.JSON:
         print_json(catalogue.details(k, guideline))
     else:
         catalogue.print_guideline(console(), k, guideline)

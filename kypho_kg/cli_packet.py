@@ -14,6 +14,7 @@ from kypho_kg.cli_shared import (
     AsOf,
     Files,
     MappingOpt,
+    MappingsOpt,
     PayerOpt,
     StateOpt,
     With,
@@ -53,6 +54,7 @@ def packet(
     state: StateOpt = None,
     payer: PayerOpt = None,
     mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     header: Annotated[
         Path | None, typer.Option("--header", help="YAML file with what the record does not say of the request.")
     ] = None,
@@ -71,7 +73,7 @@ def packet(
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
     asked = day(as_of)
     head = read_header(header, k) if header else None
-    records, problems = records_of(files, with_, mapping)
+    records, problems = records_of(files, with_, mapping, mappings)
     if not records:
         report_problems(problems)
     if len(records) != 1:

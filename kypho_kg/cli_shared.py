@@ -53,8 +53,8 @@ QueryFormatOpt = Annotated[
 Files = Annotated[
     list[Path],
     typer.Argument(
-        help="Patient files (YAML or JSON), FHIR (Bundle, NDJSON, bulk folder), RDF, or tables with --mapping; "
-        "sources of one patient are merged."
+        help="Patient files (YAML or JSON), FHIR (Bundle, NDJSON, bulk folder), RDF, OMOP (DuckDB or a folder of "
+        "tables), a fact table, or tables with --mapping; sources of one patient are merged."
     ),
 ]
 MappingOpt = Annotated[Path | None, typer.Option("--mapping", help="For tables: the file that says what a column is.")]
@@ -180,7 +180,7 @@ def assessed(
     answers = []
     for record in records:
         if asked and record.as_of and asked != record.as_of:
-            typer.echo(f"{record.patient}: as of {asked}, not {record.as_of} as the file says", err=True)
+            typer.echo(f"{record.place}: as of {asked}, not {record.as_of} as the file says", err=True)
         try:
             answers.append(run(record, as_of=asked, knowledge=knowledge(), state=state, validate=False, **options))
         except KyphoKGError:

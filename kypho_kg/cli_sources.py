@@ -31,8 +31,9 @@ def intake(
     files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = None, format_: FormatOpt = Format.TABLE
 ) -> None:
     """Show what was read of each source, what it became, what was not understood, and what was rejected."""
+    from kypho_kg.coverage import coverage
     from kypho_kg.intake_report import report_json
-    from kypho_kg.intake_text import coverage, print_coverage, print_reports
+    from kypho_kg.intake_text import print_coverage, print_reports
 
     k = knowledge()
     found = intake_of(files, None, mapping, mappings)

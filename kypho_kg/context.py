@@ -17,7 +17,7 @@ from kypho_kg.criteria import Op
 from kypho_kg.errors import InputError, Problem
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.store import Term, Triple
-from kypho_kg.vocabulary import DCTERMS, GUIDELINES, KYPHO, OWL, RDF, RDFS, SKOS, TYPE, XSD
+from kypho_kg.vocabulary import DCTERMS, GUIDELINES, KYPHO, OWL, PROV, RDF, RDFS, SKOS, TYPE, XSD
 
 CONTEXT_IRI: Final = "https://w3id.org/kypho/context"
 """The name of the context; it is resolved here and never fetched."""
@@ -26,7 +26,7 @@ _PREFIXES = {
     "dcterms": DCTERMS,
     "guidelines": GUIDELINES,
     "kypho": KYPHO,
-    "prov": "http://www.w3.org/ns/prov#",
+    "prov": PROV,
     "rdf": RDF,
     "rdfs": RDFS,
     "skos": SKOS,
@@ -36,7 +36,7 @@ _LINK = "@vocab"
 _ANNOTATIONS = {
     "xsd:date": "asOf recordedFrom recordedUntil serviceDate",
     "xsd:decimal": "distanceToLimit rangeHigh rangeLow",
-    "xsd:boolean": "constructed rangeHighExcluded rangeLowExcluded searchWasExact",
+    "xsd:boolean": "bridgesActive constructed rangeHighExcluded rangeLowExcluded searchWasExact",
     "xsd:integer": "numberOfFeatures",
     _LINK: "feature possibleType recordedClass ruledOut yieldedBy",
 }

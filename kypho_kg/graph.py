@@ -25,7 +25,7 @@ _TERMS = """
     RatingCategory Recommendation RecordSource Study VertebralLesion
     Observed Planned Ordered PresentPolarity AbsentPolarity IndeterminatePolarity Confirmed Unconfirmed
     Provisional Differential Refuted EnteredInError aboutSubject asOf causeOfIndeterminacy concernsPatient
-    constructed feature forProcedure hasLesion hasSource indexLesion lesionId mood nonConformingTo origin
+    constructed feature forProcedure hasLesion hasSource indexLesion lesionId mappingsSha256 mood nonConformingTo origin
     overriddenBy patientId polarity proposedFor quote rangeHigh rangeHighExcluded rangeLow rangeLowExcluded
     reason recordFile recordNote recordOf recordedClass recordedFrom recordedUntil serviceDate sourceAuthor
     sourceDate sourceDocument stateCode statedTime statedUnit statedValue statedWords treats
@@ -150,8 +150,9 @@ def _things(record: Record) -> Iterator[_Triple]:
     if record.as_of:
         yield node, KYPHO.asOf, Literal(record.as_of)
     yield from _texts(node, {DCTERMS.bibliographicCitation: record.citation})
-    for name, texts in ((KYPHO.recordFile, record.files), (KYPHO.recordNote, record.notes)):
-        for text in texts:
+    texts = {KYPHO.recordFile: record.files, KYPHO.recordNote: record.notes, KYPHO.mappingsSha256: record.mappings}
+    for name, several in texts.items():
+        for text in several:
             yield node, name, Literal(text)
     yield patient, RDF.type, KYPHO.Patient
     yield patient, KYPHO.patientId, Literal(record.patient)

@@ -78,9 +78,8 @@ def read_sources(
         over = read_overlay(path, knowledge)
         targets = [r for r in records if not over.patient or r.patient == over.patient]
         if len(targets) != 1:
-            known = ", ".join(r.patient for r in records) or "none"
-            what = f"patient {over.patient!r} is not among those assessed" if over.patient else "names no patient"
-            raise InputError([*problems, Problem(path.name, what, f"the id of one of: {known}")])
+            what = f"patient {over.patient!r} is not among those read" if over.patient else "names no patient"
+            raise InputError([*problems, Problem(path.name, what, "the id of a patient of the sources")])
         new = overlay(targets[0], over)
         reject_invalid(new, knowledge)
         records = [new if r is targets[0] else r for r in records]
@@ -224,8 +223,9 @@ def _records_of(
         report.records += 1
         yield record
         return
+    by_codes = (codes().sha256,) if kind in (FHIR, OMOP) else None
     for record in _of_other(kind, path, knowledge, report, mapping, codes):
-        marked = mark_invalid(record)
+        marked = mark_invalid(record if by_codes is None else replace(record, mappings=by_codes))
         for fact in marked.facts:
             if fact.invalid:
                 report.left(local(fact.feature), f"a value that is not believed: {fact.invalid}")
@@ -247,6 +247,10 @@ def _of_other(
         from kypho_kg.sources.rdf import read_rdf
 
         return read_rdf(path, knowledge, report)
+    if kind == FACT_TABLE:
+        from kypho_kg.fact_table import read_fact_table
+
+        return read_fact_table(path, knowledge, report)
     from kypho_kg.sources.table import read_table
 
     if mapping is None:
@@ -254,7 +258,8 @@ def _of_other(
     return read_table(path, mapping, knowledge, report, codes())
 
 
-PATIENT_FILE, FHIR, OMOP, RDF, TABLE = "patient file", "FHIR", "OMOP", "RDF", "table"
+PATIENT_FILE, FHIR, OMOP, RDF, TABLE, FACT_TABLE = "patient file", "FHIR", "OMOP", "RDF", "table", "fact table"
+_TABLES = ("facts", "cases")
 _ENDINGS = {
     **dict.fromkeys((".ttl", ".trig", ".nt", ".nq", ".rdf", ".owl", ".jsonld"), RDF),
     **dict.fromkeys((".csv", ".tsv", ".parquet"), TABLE),
@@ -266,6 +271,8 @@ _ENDINGS = {
 def source_kind(path: Path) -> str:
     """Of what kind a source is: by its ending, of a ``.json`` by whether it is FHIR, of a folder by what it holds."""
     if path.is_dir():
+        if all(any((path / f"{name}{ending}").exists() for ending in ("", ".parquet", ".csv")) for name in _TABLES):
+            return FACT_TABLE
         return OMOP if _is_omop(path) else FHIR
     name = path.name.lower().removesuffix(".gz")
     ending = Path(name).suffix
@@ -316,7 +323,7 @@ def _violations(record: Record) -> Iterator[ValidationResult]:
 
 def _problem(record: Record, k: Knowledge, result: ValidationResult) -> Problem:
     if result.fact_index is None:
-        return Problem(", ".join(record.files) or f"patient {record.patient}", f"{result.value}: {result.message}")
+        return Problem(record.place, f"{result.value}: {result.message}")
     fact = record.facts[result.fact_index]
     places = {PATIENT: "patient", PROCEDURE: "procedure"}
     where = f"{fact.source.origin}, {places.get(fact.subject, fact.subject.replace(':', ' '))}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from kypho_kg.guidelines import DECIDING
+from kypho_kg.coverage import coverage, coverage_line
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
-from kypho_kg.vocabulary import local
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,24 +51,9 @@ def print_coverage(console: Console, k: Knowledge, records: Sequence[Record]) ->
     """How many of the features that decide somewhere were filled by any source, and which were not."""
     from rich.text import Text
 
-    filled, missing = coverage(k, records)
+    _, missing = coverage(k, records)
     told = ", ".join(k.plain(f) for f, _ in missing[:12])
     more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
-    asked = filled + len(missing)
-    console.print(Text(f"Of {asked} features on which verdicts turn, {filled} were filled by a source."))
+    console.print(Text(coverage_line(k, records)))
     if missing:
         console.print(Text(f"Filled by none, the most asked first: {told}{more}", style="dim"))
-
-
-def coverage(k: Knowledge, records: Iterable[Record]) -> tuple[int, list[tuple[str, int]]]:
-    """How many features that deciding clauses ask for are recorded of any patient; the others, with how many ask."""
-    asked: dict[str, int] = {}
-    for g in k.guidelines.values():
-        for r in g.recommendations:
-            if r.effect in DECIDING:
-                for term in {c.term for c in r.criterion.walk() if not c.children and c.term in k.features}:
-                    asked[term] = asked.get(term, 0) + 1
-    recorded = {f.feature for record in records for f in record.facts}
-    filled = {t for t in asked if t in recorded or any(t in k.ancestors(f) for f in recorded)}
-    left = sorted(((t, n) for t, n in asked.items() if t not in filled), key=lambda row: (-row[1], local(row[0])))
-    return len(filled), left

@@ -222,7 +222,7 @@ def build_packet(
     """
     k, day = knowledge, as_of or record.as_of
     if day is None:
-        raise UsageError(f"patient {record.patient}: no as-of date; give one in the file (as_of) or with --as-of")
+        raise UsageError(f"{record.place}: no as-of date; give one in the file (as_of) or with --as-of")
     record = mark_invalid(record)
     snapshot = infer(record, k, day, bridges=tuple(k.bridges.values()))
     place = Place(snapshot, state, payers_of(snapshot, payer))

@@ -13,6 +13,7 @@ import jinja2
 from kypho_kg import spine
 from kypho_kg.applicability import choice_of_procedure
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult, documentation
+from kypho_kg.coverage import coverage_line
 from kypho_kg.errors import UsageError
 from kypho_kg.evaluation import Truth
 from kypho_kg.explanation import Explained
@@ -107,6 +108,7 @@ def page(answers: Sequence[Answer], explained: Sequence[Explained], *, guideline
         dates=dates,
         records=[a.record for a in answers],
         disclaimer=DISCLAIMER,
+        coverage=coverage_line(k, [a.record for a in answers]),
         running=_css_text(f"Patient {patients[0]}, as of {dates}"),
         proposed=tuple(dict.fromkeys(line for e in explained for line in _proposed(k, e.case))),
         lesions=[_lesion(k, e.case) for e in explained],

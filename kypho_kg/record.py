@@ -313,3 +313,10 @@ class Record:
     constructed: bool = False
     citation: str = ""
     notes: tuple[str, ...] = field(default=())
+    mappings: tuple[str, ...] = ()
+    """The sha256 of each mapping set that said what the codes of its sources mean."""
+
+    @property
+    def place(self) -> str:
+        """Where the record was read, for messages: they name no patient."""
+        return ", ".join(self.files) or "a record without a file"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, documentation
 from kypho_kg.classification import lesion_types
+from kypho_kg.coverage import coverage_line
 from kypho_kg.evaluation import Truth
 from kypho_kg.explanation import Explained, explain
 from kypho_kg.guidelines import ABSOLUTE, EXCLUDES, RELATIVE, Guideline
@@ -65,7 +66,7 @@ def print_cases(console: Console, answers: Sequence[Answer]) -> None:
         if not answer.cases:
             console.print(f"Patient {answer.record.patient}: the record has no vertebral lesion, so there is no case.")
     if answers:
-        console.print(Text(footer(answers[0]), style="dim"))
+        console.print(Text(footer(*answers), style="dim"))
 
 
 def _many_sources(answer: Answer) -> bool:
@@ -104,7 +105,7 @@ def print_matrix(console: Console, answers: Sequence[Answer]) -> None:
 def _print_legend(console: Console, answers: Sequence[Answer]) -> None:
     from rich.text import Text
 
-    console.print(Text(footer(answers[0]) if answers else DISCLAIMER, style="dim"))
+    console.print(Text(footer(*answers) if answers else DISCLAIMER, style="dim"))
     legend = (
         "yes = candidate · yes! = with caution · yes? = cautions still to be screened · no = not indicated · "
         "CONTRA = contraindicated · open = cannot say yet · open/no = cannot say which, but no candidate either way · "
@@ -212,11 +213,14 @@ def unused_lines(k: Knowledge, case: CaseAnswer) -> list[str]:
     return lines + (["Not counted: " + "; ".join(ignored)] if ignored else [])
 
 
-def footer(answer: Answer) -> str:
+def footer(answer: Answer, *more: Answer) -> str:
     """What was run, and what it is not."""
     k = answer.knowledge
+    # Whoever writes a patient file knows what is in it; of what codes carry, nobody does.
+    records = [a.record for a in (answer, *more)]
+    filled = f"{coverage_line(k, records)} " if any(r.mappings for r in records) else ""
     return (
-        f"Knowledge base {k.version}, sha256 {k.sha256[:12]}; assumed: {', '.join(answer.policies)}; "
+        f"{filled}Knowledge base {k.version}, sha256 {k.sha256[:12]}; assumed: {', '.join(answer.policies)}; "
         f"bridges {'on' if answer.bridged else 'off'}. {DISCLAIMER}"
     )
 

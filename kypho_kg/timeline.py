@@ -94,7 +94,7 @@ def moments(
     """
     end = last or record.as_of
     if end is None:
-        raise UsageError(f"patient {record.patient}: no last date; give one in the file (as_of) or with --to")
+        raise UsageError(f"{record.place}: no last date; give one in the file (as_of) or with --to")
     start = first or min([end, *(f.time.start.date() for f in record.facts if f.time and _may_count(f))])
     if start > end:
         raise UsageError(f"the first date {start} is after the last {end}")
@@ -105,7 +105,7 @@ def moments(
     events = [e for e in _Calendar(record, k, ids, options).events(start, end) if start <= e.day <= end]
     days = sorted({start, *(e.day for e in events)})
     if len(days) > MOST_DATES:
-        many = f"patient {record.patient}: {len(days)} dates to assess from {start} to {end}, at most {MOST_DATES}"
+        many = f"{record.place}: {len(days)} dates to assess from {start} to {end}, at most {MOST_DATES}"
         raise UsageError(f"{many}; narrow them with --from, --to or --guideline")
     found, before = [], None
     for day in days:

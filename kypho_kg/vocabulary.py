@@ -13,6 +13,7 @@ OWL: Final = "http://www.w3.org/2002/07/owl#"
 XSD: Final = "http://www.w3.org/2001/XMLSchema#"
 DCTERMS: Final = "http://purl.org/dc/terms/"
 SKOS: Final = "http://www.w3.org/2004/02/skos/core#"
+PROV: Final = "http://www.w3.org/ns/prov#"
 DEFINITION: Final = "http://purl.obolibrary.org/obo/IAO_0000115"
 EDITOR_NOTE: Final = "http://purl.obolibrary.org/obo/IAO_0000116"
 

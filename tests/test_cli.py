@@ -206,7 +206,7 @@ def test_without_a_date_nothing_is_assessed(kypho, file):
     undated = file(GOOD.replace("as_of: 2026-03-02\n", ""))
     run = kypho("assess", undated)
     assert (run.code, run.out) == (2, "")
-    assert run.err == "kypho-kg: patient good: no as-of date; give one in the file (as_of) or with --as-of\n"
+    assert run.err == "kypho-kg: patient.yaml: no as-of date; give one in the file (as_of) or with --as-of\n"
     assert kypho("assess", undated, "--as-of", "2026-03-02").code == 0
 
 
@@ -335,7 +335,7 @@ def test_a_reasoner_that_runs_out_of_time_is_exit_5(kypho):
 
 def test_another_date_is_taken_and_said_so(kypho):
     run = kypho("assess", T4, "--as-of", "2026-12-31", "--format", "json")
-    assert run.err == "t4-outpatient: as of 2026-12-31, not 2026-03-02 as the file says\n"
+    assert run.err == "t4-outpatient.yaml: as of 2026-12-31, not 2026-03-02 as the file says\n"
     assert run.data["run"]["as_of"] == run.data["cases"][0]["as_of"] == "2026-12-31"
     assert verdicts(run)["cms-l34228"] == "NotIndicated"
     assert kypho("assess", T4, "--as-of", "2026-03-02").err == ""

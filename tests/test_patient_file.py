@@ -352,7 +352,7 @@ def test_files_of_one_patient_that_disagree_are_refused(tmp_path, knowledge, cha
     assert [r.patient for r in records] == ["other"]
     [problem] = problems
     assert problem.what == what
-    assert problem.where == "a.yaml and b.yaml, patient good"
+    assert problem.where == "a.yaml and b.yaml, of one patient"
 
 
 # -- overlays
@@ -409,7 +409,7 @@ def test_an_overlay_changes_what_is_proposed(overlaid):
         (OVER.replace("reason: measured again\n", ""), "needs author and reason"),
         (OVER + "as_of: 2026-03-02\n", "as_of in a file for --with"),
         (OVER.replace("painNrs: 3", "painNrs: x"), "no finite number"),
-        (OVER + "patient: {id: somebody}\n", "patient 'somebody' is not among those assessed"),
+        (OVER + "patient: {id: somebody}\n", "patient 'somebody' is not among those read"),
         (OVER.replace("painNrs: 3", "painNrs: 33"), "painNrs is 33"),
         (OVER + "procedure: {lesions: [z]}\n", "names a lesion that the record does not list"),
     ],
@@ -428,7 +428,7 @@ def test_an_overlay_of_nobody_in_particular_needs_a_single_patient(tmp_path, kno
         (tmp_path / f"{name}.yaml").write_text(GOOD.replace("good", name))
     (tmp_path / "over.yaml").write_text(OVER)
     files = [tmp_path / "one.yaml", tmp_path / "two.yaml"]
-    with pytest.raises(InputError, match=r"over\.yaml: names no patient; expected the id of one of: one, two"):
+    with pytest.raises(InputError, match=r"over\.yaml: names no patient; expected the id of a patient of the sources"):
         read_records(files, knowledge, [tmp_path / "over.yaml"])
     (tmp_path / "over.yaml").write_text(OVER + "patient: {id: two}\n")
     first, second = read_records(files, knowledge, [tmp_path / "over.yaml"])[0]

@@ -157,6 +157,7 @@ RICH = Record(
     constructed=True,
     citation="constructed",
     notes=("an example", "another"),
+    mappings=("0a" * 32, "f1" * 32),
     facts=(
         Fact("lesion:t 12", K + "painNrs", Range.exactly(6), time=TimeSpan.parse("2016-02-28T10:30"), source=NOTE),
         Fact("lesion:t 12", K + "weeksSinceOnset", Range(Decimal(10), Decimal("16.50")), source=NOTE),
@@ -531,7 +532,7 @@ def test_a_bad_fact_costs_nothing_else(name: str, knowledge: Knowledge, tmp_path
     (found,), report = read(written(tmp_path, "bad.ttl", with_fact(said)), knowledge)
     assert [f.feature for f in found.facts] == [K + "Pregnancy"]
     (problem,) = report.rejected
-    assert problem.where == "bad.ttl, urn:kypho:patient:x/two"
+    assert problem.where == "bad.ttl, patient 1/two"
     assert what in problem.what
     assert expected in problem.expected
 
@@ -546,18 +547,19 @@ def test_a_fact_without_a_name(knowledge: Knowledge, tmp_path: Path) -> None:
 
 
 BAD_THINGS: dict[str, tuple[str, str, str]] = {
-    "a second patient id": ('<urn:kypho:patient:y> a k:Patient ; k:patientId "y", "z" .', "patientId is", "patient:y"),
-    "no patient id": ("<urn:kypho:patient:y> a k:Patient .", "patientId is missing", "patient:y"),
-    "a lesion without id": ("<urn:kypho:patient:x> k:hasLesion p:other .", "lesionId is missing", "x/other"),
+    "a second patient id": ('<urn:kypho:patient:y> a k:Patient ; k:patientId "y", "z" .', "patientId is", "patient 2"),
+    "no patient id": ("<urn:kypho:patient:y> a k:Patient .", "patientId is missing", "patient 2"),
+    "a lesion without id": ("<urn:kypho:patient:x> k:hasLesion p:other .", "lesionId is missing", "patient 1/other"),
     "a lesion id twice": (
-        '<urn:kypho:patient:x> k:hasLesion p:other . p:other k:lesionId "a" .', "lesion:a of a patient", "x/other"),
-    "two procedures": ("p:second k:proposedFor <urn:kypho:patient:x> .", "procedure of a patient stands", "x/second"),
-    "a state in words": ('p:procedure k:stateCode "Texas" .', "stateCode is 'Texas'", "x/procedure"),
+        '<urn:kypho:patient:x> k:hasLesion p:other . p:other k:lesionId "a" .', "lesion:a of a patient", "patient 1/other"),
+    "two procedures": (
+        "p:second k:proposedFor <urn:kypho:patient:x> .", "procedure of a patient stands", "patient 1/second"),
+    "a state in words": ('p:procedure k:stateCode "Texas" .', "stateCode is 'Texas'", "patient 1/procedure"),
     "a strange lesion to treat": ("p:procedure k:treats <urn:z> .", "a lesion to be treated that is none", "urn:z"),
     "a date of service that is none": (
-        'p:procedure k:serviceDate "2026-02-30"^^xsd:date .', "no date that exists", "x/procedure"),
-    "two as-of dates": ('p:record k:asOf "2026-03-03"^^xsd:date .', "asOf is", "x/record"),
-    "constructed perhaps": ('p:record k:constructed "perhaps" .', "constructed is 'perhaps'", "x/record"),
+        'p:procedure k:serviceDate "2026-02-30"^^xsd:date .', "no date that exists", "patient 1/procedure"),
+    "two as-of dates": ('p:record k:asOf "2026-03-03"^^xsd:date .', "asOf is", "patient 1/record"),
+    "constructed perhaps": ('p:record k:constructed "perhaps" .', "constructed is 'perhaps'", "patient 1/record"),
 }  # fmt: skip
 
 

@@ -7,13 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+import numpy.typing as npt
 
 from kypho_kg.cohort.judge import Judged
-from kypho_kg.cohort.layout import CAUSES, NO_CAUSE, Bytes, Ints, Layout
+from kypho_kg.cohort.layout import CAUSES, NO_CAUSE, STATED, Bytes, Ints, Layout
 from kypho_kg.cohort.logic import BLOCKS, MET, NOT_MET, UNKNOWN, Logic
 from kypho_kg.cohort.series import NOT_RECORDED
 from kypho_kg.criteria import ATOMS, Criterion, Op
-from kypho_kg.guidelines import ABSOLUTE, DECIDING, EXCLUDES, INDICATES, RELATIVE, SCOPE, Guideline, Recommendation
+from kypho_kg.guidelines import (
+    ABSOLUTE,
+    DECIDING,
+    EXCLUDES,
+    INDICATES,
+    RELATIVE,
+    REQUIRES,
+    SCOPE,
+    Guideline,
+    Recommendation,
+)
 from kypho_kg.verdicts import VERDICTS
 
 SAYS = ("yes", "no", "open", "silent")
@@ -24,7 +35,10 @@ _OF_VERDICT = {
 }  # fmt: skip
 _SAYS = np.array([_OF_VERDICT.get(v, 3) for v in VERDICTS], np.uint8)
 KNOWN = len(CAUSES)
-STEPS = ("entering", "met", "not met", "unknown", "still possible", "certain")
+STEPS = ("entering", "met", "not met", "unknown", "still possible", "certain", "only obstacle", "only open")
+"""Columns of the attrition: of the cases that are still possible those that enter the step and what it is to them;
+those possible after it, and those that certainly passed it and all before; and of all cases those that fail by this
+step alone, and those that only this step keeps open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +55,13 @@ class Step:
 
 
 def steps_of(guideline: Guideline) -> tuple[Step, ...]:
-    """The deciding clauses of a guideline in its own order, scope first, its indications as one step."""
+    """The deciding clauses of a guideline in its own order, scope first, its indications as one step.
+
+    Where nothing is required or indicated there is no verdict but by the scope, which is the only step then.
+    """
     rows = [r for r in guideline.recommendations if r.effect in DECIDING and r.effect != RELATIVE and not r.reading]
+    if not any(r.effect in {REQUIRES, INDICATES} for r in rows):
+        rows = [r for r in rows if r.effect == SCOPE]
     rows.sort(key=lambda r: r.effect != SCOPE)
     indications = tuple(r for r in rows if r.effect == INDICATES)
     found: list[Step] = []
@@ -100,12 +119,12 @@ class Asked:
         return tuple(sorted(self.layout.place[t] for t in terms))
 
 
-def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes]) -> Counts:
-    """Count the cases of a part that are asked for.
+def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes], rows: npt.NDArray[np.intp]) -> Counts:
+    """Count cases of a part.
 
     :param verdicts: of each guideline, the verdict of each case.
+    :param rows: the cases that are asked for and answered.
     """
-    rows = np.flatnonzero(judged.subjects.asked)
     n, layout, logic = len(rows), asked.layout, judged.logic
     clauses = [layout.shared(r.criterion) for r in asked.clauses]
     truths = [logic.truth(c)[rows] for c in clauses]
@@ -118,12 +137,12 @@ def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes]) -> Counts:
         np.array([np.bincount(t, minlength=3) for t in truths]).reshape(-1, 3),
         np.array([np.bincount(c[c != NO_CAUSE], minlength=len(CAUSES)) for c in causes]).reshape(-1, len(CAUSES)),
         _attrition(asked, of_clause, n),
-        np.array([np.bincount(_state(logic, layout, f)[rows], minlength=KNOWN + 1) for f in asked.features]),
+        np.array([np.bincount(state_of(logic, layout, f)[rows], minlength=KNOWN + 1) for f in asked.features]),
         _agreement([_SAYS[v[rows]] for v in verdicts]),
     )
 
 
-def _state(logic: Logic, layout: Layout, feature: int) -> Bytes:
+def state_of(logic: Logic, layout: Layout, feature: int) -> Bytes:
     """For each case, why a feature is unknown, or ``KNOWN``."""
     f, block = layout.features[feature], int(layout.bearer[feature])
     link = next(name for name, of in BLOCKS.items() if of == block)
@@ -131,21 +150,29 @@ def _state(logic: Logic, layout: Layout, feature: int) -> Bytes:
         atom = layout.shared(Criterion(Op.FINDING, term=f.iri))
         cause = logic.cause(layout.shared(Criterion(Op.LINK, (atom,), term=link)))
         return np.where(cause == NO_CAUSE, np.uint8(KNOWN), cause)
-    return logic.linked(logic.state(feature, block, KNOWN), link, NOT_RECORDED)
+    found = logic.state(feature, block, NO_CAUSE)
+    found = np.where(found == STATED, np.uint8(NOT_RECORDED), np.where(found == NO_CAUSE, np.uint8(KNOWN), found))
+    return logic.linked(found, link, NOT_RECORDED)
 
 
 def _attrition(asked: Asked, truths: Mapping[str, Bytes], n: int) -> Ints:
     rows = []
     for guideline in asked.guidelines:
         possible, certain = np.ones(n, bool), np.ones(n, bool)
-        for step in steps_of(guideline):
-            truth = functools.reduce(np.maximum, (truths[r.id] for r in step.clauses))
+        steps = steps_of(guideline)
+        found = [functools.reduce(np.maximum, (truths[r.id] for r in step.clauses)) for step in steps]
+        failed = [truth == step.fails_if for step, truth in zip(steps, found, strict=True)]
+        fails = functools.reduce(np.add, (f.astype(np.int16) for f in failed), np.zeros(n, np.int16))
+        opens = functools.reduce(np.add, ((t == UNKNOWN).astype(np.int16) for t in found), np.zeros(n, np.int16))
+        one_fails, one_open = (fails == 1) & (opens == 0), (fails == 0) & (opens == 1)
+        for step, truth, out in zip(steps, found, failed, strict=True):
+            alone = int((out & one_fails).sum()), int(((truth == UNKNOWN) & one_open).sum())
             entering = np.bincount(truth[possible], minlength=3)
             passed = NOT_MET if step.fails_if == MET else MET
             before = int(possible.sum())
-            possible &= truth != step.fails_if
+            possible &= ~out
             certain &= truth == passed
-            rows.append((before, *entering[[MET, NOT_MET, UNKNOWN]], int(possible.sum()), int(certain.sum())))
+            rows.append((before, *entering[[MET, NOT_MET, UNKNOWN]], int(possible.sum()), int(certain.sum()), *alone))
     return np.array(rows, np.int64).reshape(-1, len(STEPS))
 
 

@@ -14,11 +14,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from kypho_kg.cohort.counts import Asked
-from kypho_kg.cohort.layout import Layout
+from kypho_kg.cohort.layout import PROCEDURES, Layout
 from kypho_kg.cohort.logic import BLOCKS
 from kypho_kg.cohort.verdicts import EMPTY, GROUPS, all_of, scope_alone
 from kypho_kg.cohort.wide import ENDS, IN_SESSION, NUMBER, class_of, column, wide_schema
-from kypho_kg.cohort.layout import PROCEDURES
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Truth
 from kypho_kg.guidelines import INDICATES, RATES, REQUIRES, SCOPE, Guideline

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import duckdb
 import ibis
 import pyarrow as pa
 from ibis import _
@@ -12,11 +13,16 @@ from pyarrow import csv, parquet
 
 from kypho_kg.cohort.layout import Layout
 from kypho_kg.cohort.source import FactTable
-from kypho_kg.errors import InputError, Problem, UsageError
-from kypho_kg.record import Polarity, Status
+from kypho_kg.errors import EngineError, InputError, Problem, UsageError
+from kypho_kg.record import Mood, Polarity, Status
 
 _ENTRY = re.compile(r"(\w+)(?:\+(\d{1,5}))?", re.ASCII)
 _COLUMNS = ("patient", "lesion", "date")
+_FACTS = {
+    "patient": "string", "lesion": "string", "feature": "string", "polarity": "string", "mood": "string",
+    "status": "string", "date_end": "date", "time_end": "timestamp",
+}  # fmt: skip
+"""The columns of the facts that tell an event."""
 
 
 def read_index(path: Path, patient: pa.DataType) -> pa.Table:
@@ -39,7 +45,7 @@ def read_index(path: Path, patient: pa.DataType) -> pa.Table:
             table = table.append_column("lesion", pa.nulls(table.num_rows, pa.string()))
         table = pa.table({name: table[name].cast(types[name]) for name in _COLUMNS})
     except (pa.ArrowException, OSError) as error:
-        said = " ".join(str(error).split())[:200]
+        said = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
         raise InputError(Problem(path.name, f"cannot be read: {said}", "columns patient, lesion, date")) from None
     for name in ("patient", "date"):
         if table[name].null_count:
@@ -47,12 +53,14 @@ def read_index(path: Path, patient: pa.DataType) -> pa.Table:
     return table
 
 
-def entries(table: FactTable, event: str, layout: Layout) -> pa.Table:
+def entries(table: FactTable, event: str, layout: Layout, *, memory: float = 1) -> pa.Table:
     """The day of the first fact of a feature, or of a kind of it, and so many days on; for each lesion or patient.
 
-    Of a partial date it is the last day that it may be. Facts that never count are no event.
+    Of a partial date it is the last day that it may be. The event of a date feature is that date itself. Facts that
+    never count, and what was only ordered or intended, are no event.
 
     :param event: ``FEATURE`` or ``FEATURE+DAYS``.
+    :param memory: GiB that the search may take.
     :raises UsageError: for an unknown feature or another form.
     """
     match = _ENTRY.fullmatch(event)
@@ -61,17 +69,27 @@ def entries(table: FactTable, event: str, layout: Layout) -> pa.Table:
         raise UsageError(f"--entry {event!r}: expected the name of a feature, or FEATURE+DAYS")
     names = [f.name for f in layout.features if layout.k.subsumes(feature.iri, f.iri)]
     void = [str(Status.REFUTED), str(Status.ENTERED_IN_ERROR)]
-    facts = ibis.duckdb.connect().read_parquet(sorted({g.file for g in table.groups}))
+    day = _.date_end if feature.kind is None else _.time_end.cast("date")
+    kind = table.cases.schema.field("patient").type
+    facts = ibis.table({**_FACTS, "patient": "int64" if pa.types.is_integer(kind) else "string"}, name="facts")
     found = (
         facts.filter(
-            _.feature.cast("string").isin(names),
-            _.polarity.cast("string") == str(Polarity.PRESENT),
-            ~_.status.cast("string").isin(void),
-            _.time_end.notnull(),
+            _.feature.isin(names),
+            _.polarity == str(Polarity.PRESENT),
+            _.mood == str(Mood.OBSERVED),
+            ~_.status.isin(void),
+            day.notnull(),
         )
-        .group_by("patient", lesion=_.lesion.cast("string"))
-        .aggregate(date=_.time_end.cast("date").min() + ibis.interval(days=int(match[2] or 0)))
+        .group_by("patient", "lesion")
+        .aggregate(date=day.min() + ibis.interval(days=int(match[2] or 0)))
+        .mutate(date=_.date.cast("date"))
         .order_by("patient", "lesion")
     )
-    patient = table.cases.schema.field("patient").type
-    return found.to_pyarrow().cast(pa.schema([("patient", patient), ("lesion", pa.string()), ("date", pa.date32())]))
+    files = sorted({g.file for g in table.groups})
+    try:
+        with duckdb.connect(config={"memory_limit": f"{max(256, int(memory * 1024))}MiB"}) as con:
+            con.read_parquet(files).create_view("facts")
+            rows = con.sql(ibis.to_sql(found, dialect="duckdb")).to_arrow_table()
+    except duckdb.Error as error:
+        raise EngineError(f"--entry {event}: {' '.join(str(error).split())[:200]}") from None
+    return rows.cast(pa.schema([("patient", kind), ("lesion", pa.string()), ("date", pa.date32())]))

@@ -71,7 +71,7 @@ class FactTable:
         table = table.sort_by([("patient", "ascending"), ("lesion", "ascending")]).combine_chunks()
         if table["patient"].null_count:
             raise InputError(Problem(f"{self.files[CASES][0].name}, patient", "empty", "the id of a patient"))
-        self.cases, self.rejected = _fit(table)
+        self.cases, self.rejected = fitting_cases(table)
         """The cases, and those of patients that have a malformed row among them."""
         self.groups = tuple(_groups(self.files[FACTS]))
         self.notes: Counter[str] = Counter()
@@ -142,9 +142,10 @@ class FactTable:
             start, number, after = stop, number + 1, last
 
 
-def facts_of(part: PartOf) -> pa.Table:
+def facts_of(part: PartOf, patients: pa.Array | pa.ChunkedArray | None = None) -> pa.Table:
     """The facts of the patients of a part.
 
+    :param patients: only of these.
     :raises InputError: when they cannot be read, or a value does not fit its column.
     """
     tables = []
@@ -162,7 +163,10 @@ def facts_of(part: PartOf) -> pa.Table:
                 patient = table["patient"]
             if part.last is not None and group.last > part.last:
                 table = table.filter(pc.less_equal(patient, part.last))
-            tables.append(_fitting(table, FACTS))
+            table = _fitting(table, FACTS)
+            if patients is not None:
+                table = table.filter(pc.is_in(table["patient"], value_set=patients))
+            tables.append(table)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(place, FACTS, error) from None
     finally:
@@ -332,7 +336,7 @@ def _codes(column: pa.ChunkedArray) -> Any:
     return np.asarray(encoded.indices.fill_null(-1))
 
 
-def _fit(cases: pa.Table) -> tuple[pa.Table, pa.Table]:
+def fitting_cases(cases: pa.Table) -> tuple[pa.Table, pa.Table]:
     """The cases of well-formed patients and the others, with the first reason.
 
     What is wrong with one row costs the patient, as it does where records are read one by one.
@@ -353,10 +357,10 @@ def _fit(cases: pa.Table) -> tuple[pa.Table, pa.Table]:
     state = np.asarray(pc.fill_null(pc.match_substring_regex(cases["state"], "^[A-Z]{2}$"), True))
     wrong.append(("state is no two capitals such as OH", ~state))
     start, end = cases["service_start"], cases["service_end"]
-    half = np.asarray(pc.not_equal(pc.is_null(start), pc.is_null(end)))
+    alone = np.asarray(pc.not_equal(pc.is_null(start), pc.is_null(end)))
     after = np.asarray(pc.fill_null(pc.greater(start, end), False))
     proposed = np.asarray(pc.fill_null(cases["has_procedure"], False))
-    wrong.append(("service_start and service_end are no interval", (half | after) & proposed))
+    wrong.append(("service_start and service_end are no interval", (alone | after) & proposed))
     reason = np.full(len(starts), len(wrong))
     for place, (_, rows) in enumerate(wrong):
         reason = np.minimum(reason, np.where(np.logical_or.reduceat(rows, starts), place, len(wrong)))

@@ -94,8 +94,8 @@ def wide_schema(asked: Asked) -> pa.Schema:
 
 
 def wide_table(judged: Judged, asked: Asked) -> pa.Table:
-    """The snapshot of the cases that are asked for, in the order of the cases."""
-    rows = np.flatnonzero(judged.subjects.asked)
+    """The snapshot of the cases that are answered, in the order of the cases."""
+    rows = np.flatnonzero(judged.subjects.asked & ~judged.rejected)
     cells = dict(_keys(judged, rows))
     for block, atom in asking(r.criterion for r in asked.clauses):
         names = columns_of(asked.layout, block, atom)

@@ -235,7 +235,7 @@ def merge(records: Iterable[Record]) -> list[Record]:
 
 
 def _merged(a: Record, b: Record) -> Record:
-    where = f"{', '.join(a.files)} and {', '.join(b.files)}, patient {a.patient}"
+    where = f"{a.place} and {b.place}, of one patient"
     if a.as_of and b.as_of and a.as_of != b.as_of:
         raise InputError(Problem(where, f"as_of is {a.as_of} and {b.as_of}", "one date; or override it with --as-of"))
     if a.procedure and b.procedure and a.procedure != b.procedure:
@@ -251,6 +251,7 @@ def _merged(a: Record, b: Record) -> Record:
         constructed=a.constructed or b.constructed,
         citation="; ".join(dict.fromkeys(filter(None, (a.citation, b.citation)))),
         notes=a.notes + b.notes,
+        mappings=tuple(sorted({*a.mappings, *b.mappings})),
     )
 
 

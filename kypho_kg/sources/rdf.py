@@ -13,10 +13,7 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from datetime import date
 from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote
@@ -28,8 +25,22 @@ from kypho_kg.criteria import Op
 from kypho_kg.errors import InputError
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Source, TimeSpan
+from kypho_kg.record import LESION, PATIENT, PROCEDURE, Fact, Polarity, Range, Source
 from kypho_kg.sources.fact_reader import nearest
+from kypho_kg.sources.rdf_terms import (
+    CAUSE,
+    MOOD,
+    POLARITY,
+    STATUS,
+    TermError,
+    day,
+    number,
+    shown,
+    state_code,
+    text_of,
+    time_span,
+    yes_or_no,
+)  # fmt: skip
 from kypho_kg.store import Literal, Term, Triple, Triples
 from kypho_kg.vocabulary import KYPHO, XSD, local
 
@@ -39,10 +50,12 @@ FORMATS: Final = {".ttl": "turtle", ".trig": "trig", ".nt": "nt", ".nq": "nquads
                   ".jsonld": "json-ld"}  # fmt: skip
 
 _T = TypeVar("_T")
-_E = TypeVar("_E", bound=StrEnum)
 _LOCK = threading.Lock()
 _TRUE = ("true", "1")
 _CITATION = v.DCTERMS + "bibliographicCitation"
+_PASSED = {v.TYPE, v.LABEL, _CITATION}
+"""Known without being in the ontology; those of PROV too."""
+_OURS = re.compile(r"urn:kypho:patient:[^/#]+")
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.ASCII | re.DOTALL)
 _BOUNDS = ("statedValue", "rangeLow", "rangeHigh", "rangeLowExcluded", "rangeHighExcluded")
 _VALUE_FORMS = frozenset(KYPHO + name for name in (*_BOUNDS, "recordedClass"))
@@ -124,86 +137,6 @@ def _parsed(file: str, data: bytes, form: str) -> dict[str, set[Triple]]:
     return graphs
 
 
-class _BadError(ValueError):
-    """What is wrong with a node, and what would be right."""
-
-
-def _shown(term: Term) -> str:
-    if isinstance(term, Literal):
-        return f"{term.text[:60]!r} of {term.datatype.removeprefix(XSD)}"
-    return "a node without a name" if term.startswith("_:") else local(term)
-
-
-def _literal(*types: str, form: str = ".*", expected: str = "a text") -> Callable[[Term], str]:
-    """Read a literal of one of the datatypes whose text has the form."""
-
-    def read(term: Term) -> str:
-        text = term.text if isinstance(term, Literal) and term.datatype in [XSD + t for t in types] else None
-        if text is None or not re.fullmatch(form, text, re.ASCII | re.DOTALL):
-            raise _BadError(_shown(term), expected)
-        return text
-
-    return read
-
-
-_state = _literal("string", form="[A-Z]{2}", expected="two capitals, a postal code")
-_text = _literal("string")
-_digits = _literal("decimal", "integer", form=r"[-+]?(\d{1,30}(\.\d*)?|\.\d+)", expected="an xsd:decimal")
-_date = _literal("date", form=r"\d{4}-\d\d-\d\d", expected="an xsd:date YYYY-MM-DD")
-_yes = _literal("boolean", form="true|false|1|0", expected="true or false")
-
-
-def _day(term: Term) -> date:
-    try:
-        return date.fromisoformat(_date(term))
-    except ValueError as error:
-        raise _BadError(f"{_shown(term)}, no date that exists", "YYYY-MM-DD") from error
-
-
-def _number(term: Term) -> Decimal:
-    return Decimal(_digits(term))
-
-
-def _member(kind: type[_E], suffix: str = "") -> Callable[[Term], _E]:
-    """Read an individual that stands for a member of an enumeration."""
-    names = {KYPHO + "".join(w[:1].upper() + w[1:] for w in m.value.split("-")) + suffix: m for m in kind}
-
-    def read(term: Term) -> _E:
-        if isinstance(term, str) and term in names:
-            return names[term]
-        raise _BadError(_shown(term), f"one of {', '.join(map(local, names))}")
-
-    return read
-
-
-def _span(days: Iterable[date], text: str | None) -> TimeSpan | None:
-    """The time of one or two days as it was stated, or else in the usual form of a day, a month or a year."""
-    ends = sorted(set(days))
-    if not ends and text is None:
-        return None
-    if len(ends) > 2:
-        raise _BadError(f"{len(ends)} dates", "one day, or the first and the last")
-    for said in [text] if text is not None else [ends[0].isoformat()[:size] for size in (10, 7, 4)]:
-        try:
-            first, _, last = said.partition("/")
-            span = TimeSpan.parse(first)
-            span = replace(span, end=TimeSpan.parse(last).end, text=said) if last else span
-        except ValueError as error:
-            if ends and not str(error).endswith(")"):  # words for the time, where the dates say what it is
-                continue
-            raise _BadError(str(error), "a date that exists") from error
-        if not ends or [span.start.date(), span.end.date()] == [ends[0], ends[-1]]:
-            return span
-        if text is not None:
-            raise _BadError(f"{text[:60]!r} with the dates {ends[0]} and {ends[-1]}", "dates of that time")
-    return TimeSpan(
-        TimeSpan.of(ends[0]).start, TimeSpan.of(ends[-1]).end, f"{ends[0]}/{ends[-1]}" if text is None else text
-    )
-
-
-_MOOD, _STATUS, _CAUSE, _POLARITY = _member(r.Mood), _member(r.Status), _member(r.Cause), _member(Polarity, "Polarity")
-
-
 class _Reader:
     """Reads the records of one file's triples."""
 
@@ -213,6 +146,8 @@ class _Reader:
         self.about: dict[str, tuple[str, str]] = {}
         """Patient and subject that a node stands for."""
         self.nodes: dict[str, dict[str, str]] = defaultdict(dict)
+        named = {*self.t.subjects(v.TYPE, v.PATIENT), *(m[0] for s, _, _ in self.t if (m := _OURS.match(s)))}
+        self.numbers = {iri: f"patient {n}" for n, iri in enumerate(sorted(named), start=1)}
 
     def records(self) -> Iterator[r.Record]:
         facts: dict[str, list[Fact]] = {}
@@ -231,7 +166,8 @@ class _Reader:
             elif fact := self._tried(node, self._fact):
                 facts[self.about[self.t.resources(node, KYPHO + "aboutSubject")[0]][0]].append(fact)
                 self.report.took("fact", local(fact.feature), local(fact.feature))
-        for predicate in sorted({p for _, p, _ in self.t if not self.k.triples.predicates(p)} - {v.TYPE, _CITATION}):
+        unknown = {p for _, p, _ in self.t if not p.startswith(v.PROV) and not self.k.triples.predicates(p)}
+        for predicate in sorted(unknown - _PASSED):
             self.report.passed("property", predicate)
         for node, rows in facts.items():
             self.report.records += 1
@@ -252,18 +188,24 @@ class _Reader:
     def _tried(self, node: str, read: Callable[..., _T], *args: Any) -> _T | None:
         try:
             return read(node, *args)
-        except _BadError as error:
-            self.report.reject(f"{self.file}, {_shown(node)}", *error.args)
+        except TermError as error:
+            self.report.reject(f"{self.file}, {self._told(shown(node))}", *map(self._told, error.args))
             return None
+
+    def _told(self, text: str) -> str:
+        """A message in which patients have numbers: the name of a node may hold the id of a patient."""
+        for iri in sorted(self.numbers, key=len, reverse=True):
+            text = re.sub(re.escape(iri) + r"(?![\w.%~-])", self.numbers[iri], text)
+        return text
 
     def _one(self, node: str, name: str, read: Callable[[Term], _T], *, needed: bool = False) -> _T | None:
         found = self.t.objects(node, KYPHO + name)
         if len(found) > 1 or (needed and not found):
-            raise _BadError(f"{name} is {', '.join(map(_shown, found)) or 'missing'}", f"one {name}")
+            raise TermError(f"{name} is {', '.join(map(shown, found)) or 'missing'}", f"one {name}")
         try:
             return read(found[0]) if found else None
-        except _BadError as error:
-            raise _BadError(f"{name} is {error.args[0]}", *error.args[1:]) from error
+        except TermError as error:
+            raise TermError(f"{name} is {error.args[0]}", *error.args[1:]) from error
 
     def _needed(self, node: str, name: str, read: Callable[[Term], _T]) -> _T:
         value = self._one(node, name, read, needed=True)
@@ -271,15 +213,15 @@ class _Reader:
         return value
 
     def _said(self, node: str, name: str) -> str:
-        return self._one(node, name, _text) or ""
+        return self._one(node, name, text_of) or ""
 
     def _stands_for(self, node: str, patient: str, subject: str) -> str:
         """Note it; of a patient and a lesion, with the id, which the subject then lacks."""
         if subject != PROCEDURE:
-            id_ = self._needed(node, "lesionId" if subject == LESION else "patientId", _text)
+            id_ = self._needed(node, "lesionId" if subject == LESION else "patientId", text_of)
             subject += id_ if subject == LESION else ""
         if node in self.about or subject in self.nodes[patient]:
-            raise _BadError(f"{subject} of a patient stands twice", "one node for it, and one patient for the node")
+            raise TermError(f"{subject} of a patient stands twice", "one node for it, and one patient for the node")
         self.about[node] = patient, subject
         self.nodes[patient][subject] = node
         return subject
@@ -290,41 +232,41 @@ class _Reader:
         about = self._needed(node, "aboutSubject", str)
         if about not in self.about:
             expected = "the patient, a lesion or the proposed procedure of a record in the file"
-            raise _BadError(f"aboutSubject is {_shown(about)}", expected)
+            raise TermError(f"aboutSubject is {shown(about)}", expected)
         subject = self.about[about][1]
         feature = self._needed(node, "feature", self._feature)
         bearers = {PATIENT: (v.PATIENT, v.LESION), PROCEDURE: (v.PROCEDURE,)}.get(subject, (v.LESION,))
         if feature.bearer not in bearers:
-            raise _BadError(f"{feature.name} of a {subject.partition(':')[0]}", f"of a {local(feature.bearer)}")
-        polarity = self._needed(node, "polarity", _POLARITY)
+            raise TermError(f"{feature.name} of a {subject.partition(':')[0]}", f"of a {local(feature.bearer)}")
+        polarity = self._needed(node, "polarity", POLARITY)
         value, unit = self._value(node, feature), self._said(node, "statedUnit")
         if feature.kind is not Op.FINDING and value is None and polarity is not Polarity.INDETERMINATE:
-            raise _BadError(f"{feature.name} has no value", "a value, or kypho:IndeterminatePolarity")
+            raise TermError(f"{feature.name} has no value", "a value, or kypho:IndeterminatePolarity")
         if feature.kind in (Op.QUANTITY, None) and polarity is Polarity.ABSENT:
-            raise _BadError(f"{feature.name} is absent", "a value that it has, or kypho:IndeterminatePolarity")
+            raise TermError(f"{feature.name} is absent", "a value that it has, or kypho:IndeterminatePolarity")
         if value is not None and unit not in ("", feature.unit):
-            raise _BadError(f"unit {unit!r} of {feature.name}", f"the value in {feature.unit or 'no unit'}")
-        first, last = self._one(node, "recordedFrom", _day), self._one(node, "recordedUntil", _day)
+            raise TermError(f"unit {unit!r} of {feature.name}", f"the value in {feature.unit or 'no unit'}")
+        first, last = self._one(node, "recordedFrom", day), self._one(node, "recordedUntil", day)
         if (first is None) is not (last is None) or (first and last and first > last):
-            raise _BadError(f"recordedFrom {first} and recordedUntil {last}", "both or neither, the earlier one first")
+            raise TermError(f"recordedFrom {first} and recordedUntil {last}", "both or neither, the earlier one first")
         reason, words, invalid = (self._said(node, name) for name in ("reason", "statedWords", "nonConformingTo"))
-        mood, status = self._needed(node, "mood", _MOOD), self._needed(node, "verificationStatus", _STATUS)
-        time = _span(filter(None, (first, last)), self._one(node, "statedTime", _text))
-        cause, over = self._one(node, "causeOfIndeterminacy", _CAUSE), self._source(node, "overriddenBy")
+        mood, status = self._needed(node, "mood", MOOD), self._needed(node, "verificationStatus", STATUS)
+        time = time_span(filter(None, (first, last)), self._one(node, "statedTime", text_of))
+        cause, over = self._one(node, "causeOfIndeterminacy", CAUSE), self._source(node, "overriddenBy")
         source = self._source(node, "hasSource") or Source("")
         what = subject, feature.iri, value, polarity, mood
         return Fact(*what, time, status, cause, reason, words, unit, source, over, invalid)
 
     def _feature(self, term: Term) -> Feature:
         if isinstance(term, Literal) or term not in self.k.features:
-            near = nearest(_shown(term), self.k.by_name)
-            raise _BadError(_shown(term), near or "a feature of the ontology (kypho-kg query features)")
+            near = nearest(shown(term), self.k.by_name)
+            raise TermError(shown(term), near or "a feature of the ontology (kypho-kg query features)")
         return self.k.features[term]
 
     def _source(self, node: str, link: str) -> Source | None:
         source = self._one(node, link, str)
         if source and KYPHO + "RecordSource" not in self.t.resources(source, v.TYPE):
-            raise _BadError(f"{link} is no source", "a kypho:RecordSource in the file")
+            raise TermError(f"{link} is no source", "a kypho:RecordSource in the file")
         names = ("origin", "sourceDocument", "sourceDate", "sourceAuthor", "quote")
         return Source(*(self._said(source, name) for name in names)) if source else None
 
@@ -334,11 +276,11 @@ class _Reader:
         right = forms if feature.kind in (Op.FINDING, Op.CATEGORY) else {feature.iri, *forms}
         said = {p for p in self.t.predicates(node) if p in self.k.features or p in _VALUE_FORMS}
         if wrong := ", ".join(sorted(map(local, said - right))):
-            raise _BadError(f"{wrong} in a fact of {feature.name}", ", ".join(sorted(map(local, right))) or "no value")
+            raise TermError(f"{wrong} in a fact of {feature.name}", ", ".join(sorted(map(local, right))) or "no value")
         if feature.kind is None:
-            return _span(map(_day, own), self._one(node, "statedValue", _text))
+            return time_span(map(day, own), self._one(node, "statedValue", text_of))
         if feature.kind is Op.QUANTITY:
-            return self._range(node, feature, set(map(_number, own)))
+            return self._range(node, feature, set(map(number, own)))
         if feature.kind is Op.CATEGORY:
             return self._one(node, "recordedClass", lambda term: self._known(term, feature))
         return frozenset(self._known(term, feature) for term in own) or None
@@ -346,20 +288,20 @@ class _Reader:
     def _known(self, term: Term, feature: Feature) -> str:
         if isinstance(term, Literal) or term not in feature.values:
             known = sorted(map(local, feature.values))
-            raise _BadError(f"{feature.name} is {_shown(term)}", nearest(_shown(term), known) or ", ".join(known))
+            raise TermError(f"{feature.name} is {shown(term)}", nearest(shown(term), known) or ", ".join(known))
         return term
 
     def _range(self, node: str, feature: Feature, numbers: set[Decimal]) -> Range | None:
         text = self._said(node, "statedValue")
-        low, high = (self._one(node, n, _number) for n in _BOUNDS[1:3])
-        low_open, high_open = (self._one(node, n, _yes) in _TRUE for n in _BOUNDS[3:])
+        low, high = (self._one(node, n, number) for n in _BOUNDS[1:3])
+        low_open, high_open = (self._one(node, n, yes_or_no) in _TRUE for n in _BOUNDS[3:])
         if low is None and high is None:
             if text not in ("", "any") or low_open or high_open or len(numbers) > 1 or (text and numbers):
-                raise _BadError(f"{feature.name} has {len(numbers)} numbers and no range", "one number, or a range")
+                raise TermError(f"{feature.name} has {len(numbers)} numbers and no range", "one number, or a range")
             return Range(None, None) if text else Range.exactly(numbers.pop()) if numbers else None
         found = Range(low, high, low_open, high_open)
         if not found.intersection(found) or numbers - {low, high}:
-            raise _BadError(f"{feature.name} ranges from {low} to {high}", "the smaller number first, and no others")
+            raise TermError(f"{feature.name} ranges from {low} to {high}", "the smaller number first, and no others")
         return found
 
     # -- records
@@ -369,16 +311,16 @@ class _Reader:
         nodes = self._sorted(self.t.subjects(KYPHO + "recordOf", patient))
         named = dict.fromkeys((*(f.subject for f in facts), *sorted(self.nodes[patient])))
         lesions = [s.removeprefix(LESION) for s in named if s.startswith(LESION)]
-        files, notes, citations = (
+        files, notes, mappings, citations = (
             tuple(sorted({t for n in nodes for t in self.t.texts(n, name)}))
-            for name in (KYPHO + "recordFile", KYPHO + "recordNote", _CITATION)
+            for name in (KYPHO + "recordFile", KYPHO + "recordNote", KYPHO + "mappingsSha256", _CITATION)
         )
-        as_of = [self._tried(n, self._one, "asOf", _day) for n in nodes]
-        constructed = any(self._tried(n, self._one, "constructed", _yes) in _TRUE for n in nodes)
+        as_of = [self._tried(n, self._one, "asOf", day) for n in nodes]
+        constructed = any(self._tried(n, self._one, "constructed", yes_or_no) in _TRUE for n in nodes)
         things = tuple(map(r.Lesion, lesions)), facts, self._procedure(patient, lesions)
         first = next(filter(None, as_of), None)
         id_ = self.t.text(patient, KYPHO + "patientId")
-        return r.Record(id_, *things, first, files, constructed, "; ".join(citations), notes)
+        return r.Record(id_, *things, first, files, constructed, "; ".join(citations), notes, mappings)
 
     def _procedure(self, patient: str, lesions: list[str]) -> r.Procedure | None:
         node = self.nodes[patient].get(PROCEDURE)
@@ -387,8 +329,8 @@ class _Reader:
         treats = self._sorted(self.t.resources(node, KYPHO + "treats"))
         found = {self._tried(n, self._treated, patient) for n in treats} - {None}
         order = (*(x for x in lesions if x in found), *sorted(x for x in found if x and x not in lesions))
-        span = self._tried(node, lambda n: _span(map(_day, self.t.objects(n, KYPHO + "serviceDate")), None))
-        return r.Procedure(order if treats else None, span, self._tried(node, self._one, "stateCode", _state))
+        span = self._tried(node, lambda n: time_span(map(day, self.t.objects(n, KYPHO + "serviceDate")), None))
+        return r.Procedure(order if treats else None, span, self._tried(node, self._one, "stateCode", state_code))
 
     def _treated(self, node: str, patient: str) -> str:
         """The id of a lesion that is to be treated; one that the record does not list is known by its name only."""
@@ -396,5 +338,5 @@ class _Reader:
         if owner == patient and subject.startswith(LESION):
             return subject.removeprefix(LESION)
         if owner or not node.startswith(f"{patient}/lesion/"):
-            raise _BadError("a lesion to be treated that is none of the patient", "a lesion of the patient")
+            raise TermError("a lesion to be treated that is none of the patient", "a lesion of the patient")
         return unquote(node.removeprefix(f"{patient}/lesion/"))

@@ -139,9 +139,8 @@ def read_table(
     m = tm.read_mapping(mapping, knowledge)
     table = open_table(path, m, {name for _, name in m.used})
     m.check(table.header, table.file)
-    reader = _Reader(table, m, knowledge, report)
-    reader.codes = load_mappings(knowledge) if codes is None and "code" in m.plain else codes
-    return reader.records()
+    by_codes = (codes or load_mappings(knowledge)) if "code" in m.plain else None
+    return _Reader(table, m, knowledge, report, by_codes).records()
 
 
 class _Person:
@@ -157,9 +156,10 @@ class _Person:
 
 
 class _Reader:
-    def __init__(self, table: Table, m: tm.TableMapping, k: Knowledge, report: IntakeReport) -> None:
-        self.table, self.m, self.k, self.report = table, m, k, report
-        self.codes: Mappings | None = None
+    def __init__(
+        self, table: Table, m: tm.TableMapping, k: Knowledge, report: IntakeReport, codes: Mappings | None
+    ) -> None:
+        self.table, self.m, self.k, self.report, self.codes = table, m, k, report, codes
         self.place = {name: place for place, name in enumerate(table.header)}
         self.cells: Sequence[str] = ()
         self.dates: dict[tm.Column, r.TimeSpan | None] = {}
@@ -198,10 +198,9 @@ class _Reader:
             what = f"the row has {len(self.cells)} cells, the table {len(self.table.header)} columns"
             self._reject("", what, "as many")
             return ""
-        column = self.m.plain["patient"]
-        if not self._text(column):
+        if not (id_ := self._text(column := self.m.plain["patient"])):
             self._reject(column.name, "a row without a patient", "the id of one")
-        return self._text(column)
+        return id_
 
     def _done(self, person: _Person) -> r.Record:
         self.report.records += 1
@@ -213,7 +212,8 @@ class _Reader:
         said = {key: value for key, (value, _) in person.once.items()}
         proposed = r.Procedure(*map(said.get, ("lesions", "service_date", "state"))) if person.proposed else None
         lesions, facts = tuple(map(r.Lesion, person.lesions)), tuple(person.facts.values())
-        return r.Record(person.id, lesions, facts, proposed, said.get("as_of"), (self.table.file,))
+        by = (self.codes.sha256,) if self.codes else ()
+        return r.Record(person.id, lesions, facts, proposed, said.get("as_of"), (self.table.file,), mappings=by)
 
     def _read(self) -> None:
         """One row of a patient."""

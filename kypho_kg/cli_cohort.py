@@ -1,0 +1,303 @@
+"""The command that judges a population. No logic of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kypho_kg import __version__
+from kypho_kg.cli_shared import (
+    AsOf,
+    Assume,
+    GuidelineIds,
+    MappingOpt,
+    MappingsOpt,
+    NoBridge,
+    console,
+    day,
+    knowledge,
+    print_json,
+    report_problems,
+    say_problems,
+    write_text,
+)
+from kypho_kg.errors import UsageError
+
+if TYPE_CHECKING:
+    from kypho_kg.cohort.run import Outcome
+    from kypho_kg.cohort.summaries import Summary
+    from kypho_kg.cohort_intake import Cohort
+
+cohort_app = typer.Typer()
+
+_EVERY = 1000
+"""Records between two lines of progress, where stderr is no terminal."""
+_TOP = 10
+
+
+class CohortFormat(StrEnum):
+    """Forms of the tables of a cohort."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+@cohort_app.command()
+def cohort(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a fact table (Parquet or CSV), a store made by 'load', or what 'intake' reads: FHIR, OMOP, "
+            "patient files, RDF, tables with --mapping."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
+    as_of: AsOf = None,
+    index: Annotated[
+        Path | None,
+        typer.Option("--index", help="CSV or Parquet with patient, lesion (or none) and date of each case."),
+    ] = None,
+    entry: Annotated[
+        str | None, typer.Option("--entry", help="FEATURE or FEATURE+DAYS: the date is that of the first such fact.")
+    ] = None,
+    guideline: GuidelineIds = None,
+    assume: Assume = None,
+    no_bridge: NoBridge = False,
+    mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Write what each clause rests on, case by case.")
+    ] = False,
+    patients: Annotated[
+        Path | None, typer.Option("--patients", help="File with an id in each line: the evidence of these alone.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sweep", help="CLAUSE[:FEATURE[@LIMIT]]=FROM..TO[/STEP]: verdicts with other limits; repeatable."
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="Folder 'ontology' of another version: whose verdicts differ.")
+    ] = None,
+    format_: Annotated[
+        CohortFormat, typer.Option("--format", help="parquet; csv: the tables of cases as CSV too.")
+    ] = CohortFormat.PARQUET,
+    html: Annotated[bool, typer.Option("--html", help="Write report.html, with plots.")] = False,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, help="Processes at most; one for each processor by default.")
+    ] = None,
+    memory: Annotated[float, typer.Option("--memory", min=0.1, help="GiB that all processes together may take.")] = 4,
+    again: Annotated[
+        bool, typer.Option("--again", help="Begin anew, also where the folder holds another run.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
+) -> None:
+    """Judge all patients under all guidelines: verdicts, clauses, attrition, missing features, agreement."""
+    from kypho_kg.cohort.run import Options, run, sizes
+    from kypho_kg.cohort.summaries import summaries
+    from kypho_kg.cohort_intake import Reading, cohort_of
+
+    if index and entry:
+        raise UsageError("give --index or --entry, not both")
+    if as_of and (index or entry):
+        raise UsageError("--as-of gives one date to all; --index and --entry give each case its own: not both")
+    if patients and not evidence:
+        raise UsageError("--patients says whose evidence is written: give --evidence too")
+    k = knowledge()
+    options = Options(
+        tuple(dict.fromkeys(k.guideline(g).id for g in guideline)) if guideline else tuple(k.guidelines),
+        tuple(p for p in dict.fromkeys(assume or ()) if p != "strict"),
+        bridges=not no_bridge,
+        sweeps=tuple(sweep or ()),
+        older=compare,
+        evidence=evidence,
+        patients=_ids(patients) if patients else None,
+    )
+    _checked(options)
+    how = Reading(day(as_of), bool(index or entry), mapping, tuple(mappings or ()))
+    with _progress("read", None, "records", _EVERY) as step:
+        found = cohort_of(sources, output, k, how, again=again, read=lambda: step(1))
+    cases = found.table.dated(how.as_of, _index(found, index, entry, memory))
+    number, part = sizes(found.table, cases.num_rows, memory, processes, options)
+    with _progress("judged", cases.num_rows, "cases", part) as step:
+        last = 0
+
+        def told(done: int, of: int) -> None:
+            nonlocal last
+            step(done - last)
+            last = done
+
+        outcome = run(found.table, cases, output, k, options, processes=number, part=part, again=again, progress=told)
+    notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
+    tables = summaries(outcome.asked, outcome.counts, outcome.beside, outcome.moves)
+    summary = _summary(outcome, tables, notes, [str(p) for p in found.problems])
+    try:
+        _write(output, outcome, tables, summary, format_ is CohortFormat.CSV)
+    except OSError as error:
+        raise UsageError(f"cannot write {output}: {error.strerror or error}") from None
+    if html:
+        from kypho_kg.cohort_page import CohortReport, cohort_page
+
+        report = CohortReport(
+            outcome.manifest,
+            {t.name: t.dicts() for t in tables},
+            summary["cases"],
+            summary["left_out"],
+            outcome.rejected.num_rows,
+            notes,
+        )
+        write_text(output / "report.html", cohort_page(report, k, f"kypho-kg {__version__}"))
+    if as_json:
+        print_json(summary)
+    else:
+        _print(summary, output)
+    for reason in sorted(outcome.left):
+        if outcome.left[reason]:
+            typer.echo(f"{outcome.left[reason]:,} patients: {reason}", err=True)
+    for note in notes:
+        typer.echo(note, err=True)
+    if outcome.rejected.num_rows:
+        say_problems(found.problems)
+        typer.echo(
+            f"kypho-kg: {outcome.rejected.num_rows:,} cases were not judged: {output / 'rejected.csv'}", err=True
+        )
+        raise typer.Exit(3)
+    report_problems(found.problems)
+
+
+def _checked(options: Any) -> None:
+    """See that what is named is there, before anything is read."""
+    from kypho_kg.cohort.sweep import read_sweep
+
+    k = knowledge()
+    for name in options.policies:
+        k.policy(name)
+    for text in options.sweeps:
+        for one in read_sweep(text, k)[:1]:
+            if one.guideline.id not in options.guidelines:
+                raise UsageError(f"--sweep {text!r}: {one.guideline.id} is not asked: add it with --guideline")
+    if options.older and not (options.older / "kypho.ttl").is_file():
+        raise UsageError(
+            f"--compare {options.older}: expected the folder 'ontology' of a version, with kypho.ttl in it"
+        )
+
+
+def _ids(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(dict.fromkeys(filter(None, map(str.strip, path.read_text("utf-8-sig").splitlines()))))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--patients {path}: {getattr(error, 'strerror', None) or 'it is no text'}") from None
+
+
+def _index(found: Cohort, index: Path | None, entry: str | None, memory: float) -> Any:
+    if not index and not entry:
+        return None
+    from kypho_kg.cohort.index import entries, read_index
+    from kypho_kg.cohort.layout import layout_of
+
+    if index:
+        return read_index(index, found.table.cases.schema.field("patient").type)
+    return entries(found.table, entry, layout_of(knowledge()), memory=memory / 2) if entry else None
+
+
+def _summary(outcome: Outcome, tables: tuple[Summary, ...], notes: list[str], problems: list[str]) -> dict[str, Any]:
+    return {
+        "run": outcome.manifest,
+        "cases": int(outcome.counts.cases[0]),
+        "cases_not_judged": outcome.rejected.num_rows,
+        "left_out": {k: n for k, n in sorted(outcome.left.items()) if n},
+        "notes": notes,
+        "problems": problems,
+        **{t.name: t.dicts() for t in tables},
+    }
+
+
+def _write(out: Path, outcome: Outcome, tables: tuple[Summary, ...], summary: dict[str, Any], as_csv: bool) -> None:
+    from kypho_kg.cohort import summaries
+    from kypho_kg.cohort.run import CLAUSES, EVIDENCE, FLIPS, VERDICTS
+
+    summaries.write_summaries(tables, out)
+    summaries.write_table(outcome.rejected, out / "rejected.csv")
+    if outcome.manifest["compared"]:
+        summaries.as_csv(out / FLIPS, out / f"{FLIPS}.csv")
+    if as_csv:
+        for name in (VERDICTS, CLAUSES, EVIDENCE):
+            summaries.as_csv(out / name, out / f"{name}.csv")
+    text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "summary.json").write_text(text + "\n", "utf-8")
+
+
+def _print(summary: dict[str, Any], out: Path) -> None:
+    """The counts by guideline, the clauses that cost most, and the features that are missing most."""
+    from rich.table import Table
+
+    from kypho_kg.verdicts import VERDICTS
+
+    screen = console()
+
+    def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for i, name in enumerate(columns):
+            table.add_column(name, justify="left" if not rows or isinstance(rows[0][i], str) else "right")
+        for row in rows:
+            table.add_row(*(x if isinstance(x, str) else f"{x:,}" for x in row))
+        screen.print(table)
+
+    used = [v for v in VERDICTS if any(row[v] for row in summary["verdict_counts"])]
+    rows = [(row["guideline"], *(row[v] for v in used)) for row in summary["verdict_counts"]]
+    heads = (re.sub(r"(?<!^)([A-Z])", r" \1", v).lower() for v in used)
+    show(f"Verdicts on {summary['cases']:,} cases", ("source", *heads), rows)
+    steps = summary["attrition"]
+    for title, key, name in (
+        ("Where a case fails by one step alone", "only_obstacle", "cases"),
+        ("What alone keeps a case open", "only_open", "cases"),
+    ):
+        most = sorted((r for r in steps if r[key]), key=lambda r: (-r[key], r["clause"]))[:_TOP]
+        show(title, ("clause", "what", name), [(r["clause"], r["label"], r[key]) for r in most])
+    missing = sorted(
+        summary["missingness"], key=lambda r: (-r["clauses_that_ask"] * (summary["cases"] - r["known"]), r["feature"])
+    )[:_TOP]
+    show(
+        "What is missing most, by the clauses that ask",
+        ("feature", "clauses", "known", "not recorded"),
+        [(r["label"], r["clauses_that_ask"], r["known"], r["NotRecorded"]) for r in missing],
+    )
+    for row in summary.get("moves", ())[: 3 * _TOP]:
+        what = " ".join(filter(None, (row["kind"], row["name"], row["feature"], row["value"])))
+        screen.print(f"{what}, {row['guideline']}: {row['cases']:,} from {row['from']} to {row['to']}")
+    if len(summary.get("moves", ())) > 3 * _TOP:
+        screen.print(f"... and {len(summary['moves']) - 3 * _TOP:,} more lines in moves.csv")
+    screen.print(f"Tables: {out}")
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int | None, unit: str, every: int) -> Iterator[Callable[[int], None]]:
+    """Something to call with what was done: a bar on a terminal, else a line now and then, always on stderr."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda n: bar.advance(task, n)
+        return
+    count = said = 0
+
+    def step(n: int) -> None:
+        nonlocal count, said
+        count += n
+        if n and (count - said >= every or count == total):
+            said = count
+            typer.echo(f"{what} {count:,}{f' of {total:,}' if total else ''} {unit}", err=True)
+
+    yield step

