@@ -116,6 +116,7 @@ def test_dates_policies_and_sweeps(knowledge: Knowledge, folder: Path, session: 
     assert len(rows(tmp_path / "one", "verdicts")) > 4
     assert rows(tmp_path / "one", "verdicts") == rows(tmp_path / "many", "verdicts")
     assert rows(tmp_path / "one", "clauses") == rows(tmp_path / "many", "clauses")
+    assert alone.left == found.left
     assert alone.moves.tolist() == found.moves.tolist()
 
 

@@ -551,7 +551,8 @@ BAD_THINGS: dict[str, tuple[str, str, str]] = {
     "no patient id": ("<urn:kypho:patient:y> a k:Patient .", "patientId is missing", "patient 2"),
     "a lesion without id": ("<urn:kypho:patient:x> k:hasLesion p:other .", "lesionId is missing", "patient 1/other"),
     "a lesion id twice": (
-        '<urn:kypho:patient:x> k:hasLesion p:other . p:other k:lesionId "a" .', "lesion:a of a patient", "patient 1/other"),
+        '<urn:kypho:patient:x> k:hasLesion p:other . p:other k:lesionId "a" .', "lesion:a of a patient",
+        "patient 1/other"),
     "two procedures": (
         "p:second k:proposedFor <urn:kypho:patient:x> .", "procedure of a patient stands", "patient 1/second"),
     "a state in words": ('p:procedure k:stateCode "Texas" .', "stateCode is 'Texas'", "patient 1/procedure"),

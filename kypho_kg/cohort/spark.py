@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kypho_kg import __version__
 from kypho_kg.cohort.counts import Asked, Counts
@@ -29,7 +30,7 @@ from kypho_kg.cohort.layout import Ints, layout_of
 from kypho_kg.cohort.run import CLAUSES, PART, VERDICTS, Options, Outcome
 from kypho_kg.cohort.source import REJECTED, fitting_cases
 from kypho_kg.cohort.sweep import Beside, assumed, read_sweep
-from kypho_kg.cohort.tables import ASSUMED, IN_FORCE, KEY, Part, answer
+from kypho_kg.cohort.tables import ASSUMED, IN_FORCE, KEY, WITHOUT_CASE, Part, answer
 from kypho_kg.errors import EngineError, InputError, KyphoKGError, Problem, UsageError
 from kypho_kg.fact_rows import WORD, cases_schema, facts_schema
 from kypho_kg.fact_table import CASES, FACTS
@@ -39,7 +40,8 @@ from kypho_kg.loading import load_knowledge
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_BUCKET, _REST = "bucket", "rest"
+_BUCKET, _REST, _TOLD = "bucket", "rest", "told"
+"""Columns of ours: the group, what is counted of it, and the as-of date in the table of cases."""
 _TYPES: Final = {
     WORD: ("string", ("string", "varchar", "char")),
     pa.decimal128(18, 6): ("decimal(18,6)", ("decimal", "tinyint", "smallint", "int", "bigint")),
@@ -162,7 +164,7 @@ def _dated(cases: DataFrame, as_of: date | None, index: pa.Table | None, source:
     """The cases with their as-of dates, and whether each is asked for (compare ``FactTable.dated``)."""
     from pyspark.sql import functions as fn
 
-    asked = cases.withColumn("asked", fn.lit(True))
+    asked = cases.withColumn("asked", fn.lit(True)).withColumn(_TOLD, fn.col("as_of"))
     if index is not None:
         kind = dict(cases.dtypes)["patient"]
         entries = cases.sparkSession.createDataFrame(index).select(
@@ -170,10 +172,10 @@ def _dated(cases: DataFrame, as_of: date | None, index: pa.Table | None, source:
         )
         whole = entries.filter("lesion IS NULL").select("patient", "as_of").distinct().withColumn("whole", fn.lit(True))
         named = entries.filter("lesion IS NOT NULL").distinct().withColumn("named", fn.lit(True))
-        joined = cases.drop("as_of").join(entries.select("patient", "as_of").distinct(), "patient")
+        joined = asked.drop("as_of", "asked").join(entries.select("patient", "as_of").distinct(), "patient")
         joined = joined.join(whole, ["patient", "as_of"], "left").join(named, ["patient", "as_of", "lesion"], "left")
         every = joined.withColumn("asked", fn.coalesce("whole", "named", fn.lit(False)))
-        return every.select(*cases.columns, "asked")
+        return every.select(*asked.columns)
     if as_of is not None:
         return asked.withColumn("as_of", fn.lit(as_of))
     missing = cases.filter("as_of IS NULL").count()
@@ -234,11 +236,13 @@ def _judge(task: _Task, facts: pa.Table, cases: pa.Table) -> pa.Table:
     fields_ = [("patient", kind), ("lesion", pa.string()), ("as_of", pa.date32())]
     types = [*(_verdict_type(n) for n in task.verdicts), *(pa.bool_() for _ in asking.asked.clauses)]
     schema = pa.schema([*fields_, *zip(names, types, strict=True), (_REST, pa.binary())])
-    cases = cases.drop_columns([_BUCKET]).sort_by([(n, "ascending") for n in ("patient", "as_of", "lesion")])
-    cases, malformed = fitting_cases(cases.combine_chunks())
-    if not cases.num_rows:
-        return schema.empty_table()
     facts = facts.drop_columns([_BUCKET]).sort_by([("patient", "ascending")]).combine_chunks()
+    cases = cases.drop_columns([_BUCKET]).sort_by([(n, "ascending") for n in ("patient", "as_of", "lesion")])
+    cases, malformed = _fitted(cases.combine_chunks())
+    rest = {n: [None] for n in schema.names}
+    if not cases.num_rows:
+        alone = pc.count_distinct(facts["patient"]).as_py()
+        return pa.table(rest | {_REST: [_packed(None, {WITHOUT_CASE: alone} if alone else {}, malformed)]}, schema)
     o = task.options
     part = answer(facts, cases, asking.asked, bridges=o.bridges, policies=asking.policies, beside=asking.beside)
     if tuple(part.verdicts.column_names[len(KEY) :]) != task.verdicts:
@@ -246,27 +250,42 @@ def _judge(task: _Task, facts: pa.Table, cases: pa.Table) -> pa.Table:
     cells = [part.verdicts[n] for n in KEY]
     cells += [part.verdicts[n] for n in task.verdicts] + [part.clauses[r.id] for r in asking.asked.clauses]
     rows = pa.table([*cells, pa.nulls(part.verdicts.num_rows, pa.binary())], names=schema.names).cast(schema)
-    told = pa.concat_tables([malformed, part.rejected])
-    rest = {n: [None] for n in schema.names} | {_REST: [_packed(part, told)]}
-    return pa.concat_tables([rows, pa.table(rest, schema)])
+    packed = _packed(part, part.left, pa.concat_tables([malformed, part.rejected]))
+    return pa.concat_tables([rows, pa.table(rest | {_REST: [packed]}, schema)])
+
+
+def _fitted(cases: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The cases of well-formed patients and the others, who may have several dates by now."""
+    first = cases.group_by("patient").aggregate([("as_of", "min")])
+    once = cases.join(first, "patient").filter(pc.equal(pc.field("as_of"), pc.field("as_of_min")))
+    once = once.sort_by([("patient", "ascending"), ("lesion", "ascending")]).combine_chunks()
+    told = once[_TOLD]
+    _, malformed = fitting_cases(once.set_column(once.column_names.index("as_of"), "as_of", told))
+    bad = pc.is_in(cases["patient"].cast(pa.string()), value_set=malformed["patient"].combine_chunks())
+    return cases.filter(pc.invert(bad)).drop_columns([_TOLD]).combine_chunks(), malformed
 
 
 def _verdict_type(column: str) -> pa.DataType:
     return pa.bool_() if column.endswith(IN_FORCE) else pa.string()
 
 
-def _packed(part: Part, rejected: pa.Table) -> bytes:
-    arrays = {f.name: getattr(part.counts, f.name) for f in fields(Counts)}
-    told = json.dumps([part.left, rejected.to_pylist()], sort_keys=True)
+_Counted = tuple[tuple[Counts, Ints] | None, dict[str, int], list[dict[str, Any]]]
+"""Of a group: counts and moves, if it has a case; patients left out, by reason; and cases that are rejected."""
+
+
+def _packed(part: Part | None, left: dict[str, int], rejected: pa.Table) -> bytes:
+    arrays = {f.name: getattr(part.counts, f.name) for f in fields(Counts)} | {"moves": part.moves} if part else {}
     target = io.BytesIO()
-    np.savez_compressed(target, moves=part.moves, told=np.array(told), **arrays)
+    np.savez_compressed(target, told=np.array(json.dumps([left, rejected.to_pylist()], sort_keys=True)), **arrays)
     return target.getvalue()
 
 
-def _unpacked(packed: bytes) -> tuple[Counts, Ints, dict[str, int], list[dict[str, Any]]]:
+def _unpacked(packed: bytes) -> _Counted:
     with np.load(io.BytesIO(packed)) as arrays:
         left, rejected = json.loads(str(arrays["told"]))
-        return Counts(*(arrays[f.name] for f in fields(Counts))), arrays["moves"], left, rejected
+        if "moves" not in arrays:
+            return None, left, rejected
+        return (Counts(*(arrays[f.name] for f in fields(Counts))), arrays["moves"]), left, rejected
 
 
 def run_spark(
@@ -364,22 +383,18 @@ def _verdict_names(asking: _Asking) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _outcome(
-    found: list[tuple[Counts, Ints, dict[str, int], list[dict[str, Any]]]],
-    asking: _Asking,
-    manifest: dict[str, Any],
-    source: str,
-) -> Outcome:
-    if not found:
+def _outcome(found: list[_Counted], asking: _Asking, manifest: dict[str, Any], source: str) -> Outcome:
+    counted = [both for both, _, _ in found if both]
+    if not counted:
         raise UsageError(f"{source} holds no case that can be judged")
-    counts, moves = found[0][0], found[0][1]
-    for other, moved, _, _ in found[1:]:
+    counts, moves = counted[0]
+    for other, moved in counted[1:]:
         counts, moves = counts + other, moves + moved
-    left = sum((Counter(reasons) for _, _, reasons, _ in found), Counter[str]())
-    rows = [row for _, _, _, rejected in found for row in rejected]
+    left = sum((Counter(reasons) for _, reasons, _ in found), Counter[str]())
+    rows = [row for _, _, rejected in found for row in rejected]
     rows.sort(key=lambda row: (row["patient"], row["lesion"] or ""))
     table = pa.Table.from_pylist(rows, REJECTED)
-    return Outcome(asking.asked, asking.beside, counts, moves, left, table, 0, len(found), manifest)
+    return Outcome(asking.asked, asking.beside, counts, moves, left, table, 0, len(counted), manifest)
 
 
 @contextmanager

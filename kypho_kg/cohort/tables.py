@@ -25,6 +25,8 @@ from kypho_kg.verdicts import VERDICTS
 IN_FORCE, ASSUMED = " in force", " assumed"
 """Endings of the columns that say whether a policy applies to a case, and the verdict under assumption policies."""
 KEY = ("patient", "lesion", "as_of")
+WITHOUT_CASE = "facts without a case that is judged"
+"""Why a patient is left out of whom there are facts alone."""
 
 
 @dataclass(slots=True)
@@ -129,7 +131,7 @@ def _left(judged: Judged, facts: pa.Table) -> dict[str, int]:
         told = ids.take(pa.array(starts)).unique()
         silent = len(told) - pc.sum(pc.is_in(told, value_set=s.patients)).as_py()
         if silent:
-            left["facts without a case that is judged"] = silent
+            left[WITHOUT_CASE] = silent
     return left
 
 
