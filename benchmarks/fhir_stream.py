@@ -22,8 +22,8 @@ from pathlib import Path
 SIZES = (100, 1_000, 10_000)
 MOST = 2.0
 """How many times as long as the fastest parser the intake may take."""
-PER_PATIENT = 40
-"""Resources of one patient, at most: 10,000 patients are then about half a gigabyte."""
+PER_PATIENT = 150
+"""Resources of one patient, at most: 10,000 patients are then about a gigabyte and a half."""
 _ONE = """
 import resource, sys, time
 from pathlib import Path

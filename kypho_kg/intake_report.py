@@ -45,9 +45,9 @@ class IntakeReport:
         """Count a code that no mapping knows."""
         self.unmapped[kind, code, text] += 1
 
-    def left(self, kind: str, why: str) -> None:
+    def left(self, kind: str, why: str, times: int = 1) -> None:
         """Count something that holds more than was read."""
-        self.unread[kind, why] += 1
+        self.unread[kind, why] += times
 
     def reject(self, where: str, what: str, expected: str = "") -> None:
         """Note something malformed."""

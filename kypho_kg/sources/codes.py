@@ -101,14 +101,14 @@ class Meanings:
             known = self._silent[system, code, substance] = not said
         return known
 
-    def unknown(self, kind: str, system: str, code: str, text: str) -> None:
+    def unknown(self, kind: str, system: str, code: str, text: str, times: int = 1) -> None:
         """Count a code that states nothing, with what the mappings remark on it."""
         key = kind, system, code, text
         row = self._rows.get(key)
         if row is None:
             system, code = system.strip(), code.strip()
             row = self._rows[key] = kind, f"{system}|{code}", self.remark(system, code, text.strip())
-        self.report.unmapped[row] += 1
+        self.report.unmapped[row] += times
 
     def remark(self, system: str, code: str, text: str = "") -> str:
         """The text of a code that states nothing, with what the mappings remark on it: why it is none of ours."""

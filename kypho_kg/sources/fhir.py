@@ -74,11 +74,33 @@ class _Source:
                         yield from self._bundle(file.name, where, self._odd(where, held.content))
                     elif held.kind:
                         self.report.saw(held.kind)
-                        store.add(held)
+                        if not self._passes(held):
+                            store.add(held)
+                        elif held.seen is not None and store.passed(held):
+                            pass_over(self.codes, held.seen)
                     else:
                         self.report.reject(where, "resourceType is missing", "a FHIR resource")
+            self._take_back(store)
             for group in store.groups():
                 yield from self._record(group, self.path.name, store.shared)
+
+    def _passes(self, held: Held) -> bool:
+        """Whether a single resource is not even kept; a stay is, for others may take their date from it."""
+        seen = held.seen
+        return (
+            seen is not None and seen.resourceType != "Encounter" and bool(held.id) and says_nothing(self.codes, seen)
+        )
+
+    def _take_back(self, store: Gathered) -> None:
+        """Read the source again for resources of which one version was kept and another passed: the newest counts."""
+        names = store.contested()
+        for file in self._files() if names else ():
+            for where, raw in self._contents(file):
+                held = self._held(where, raw) if b'"Bundle"' not in raw else None
+                if held is not None and hash((held.kind, held.id)) in names and self._passes(held):
+                    assert held.seen is not None
+                    pass_over(self.codes, held.seen, -1)
+                    store.add(held)
 
     # -- files
 

@@ -183,7 +183,7 @@ class Codes(Meanings):
                 found.setdefault((one.feature.iri, one.value, one.absent), one)
         if not found:
             for coding in codings:
-                self.unknown(kind, *(text(coding, part) for part in ("system", "code", "display")))
+                self.unknown(kind, text(coding, "system"), text(coding, "code"), text(coding, "display"))
             if not codings:
                 self.report.left(kind, "text only, no code" if text(concept, "text") else "no code")
         return list(found.values())

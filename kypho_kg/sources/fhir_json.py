@@ -99,6 +99,8 @@ def glance(raw: bytes) -> Glance | None:
 
 def entries(raw: bytes) -> Iterator[tuple[bytes, str]] | None:
     """The resources of a Bundle as bytes, each with its full URL; nothing where it is no plain Bundle."""
+    if b'"Bundle"' not in raw:
+        return None
     try:
         found = _bundle.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -120,14 +122,17 @@ def says_nothing(codes: Codes, seen: Glance) -> bool:
     return all(codes.silent(c.system, c.code, substance) for concept in seen.concepts for c in concept.coding)
 
 
-def pass_over(codes: Codes, seen: Glance) -> None:
-    """Count the codes of a resource that says nothing."""
+def pass_over(codes: Codes, seen: Glance, times: int = 1) -> None:
+    """Count the codes of a resource that says nothing.
+
+    :param times: -1 takes back that they were counted.
+    """
     for concept in seen.concepts:
         coded = [c for c in concept.coding if c.code]
         for c in coded:
-            codes.unknown(seen.resourceType, c.system, c.code, c.display)
+            codes.unknown(seen.resourceType, c.system, c.code, c.display, times)
         if not coded:
-            codes.report.left(seen.resourceType, "text only, no code" if concept.text else "no code")
+            codes.report.left(seen.resourceType, "text only, no code" if concept.text else "no code", times)
 
 
 def parsed(raw: bytes) -> object:

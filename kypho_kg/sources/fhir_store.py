@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.sources.codes import Malformed
@@ -14,6 +18,8 @@ from kypho_kg.sources.fhir_resources import OWNED
 
 KEPT_APART = "Medication"
 """The one kind that belongs to no patient and is referred to."""
+_AT_ONCE = 1 << 16
+"""Names of resources that are held in memory before they are written down."""
 
 
 @dataclass(slots=True)
@@ -33,10 +39,39 @@ class Gathered:
         self.db.execute("PRAGMA journal_mode = OFF")
         self.db.execute("CREATE TABLE held (owner TEXT, place TEXT, body BLOB)")
         self.db.execute("CREATE TABLE shared (key TEXT PRIMARY KEY, body BLOB)")
+        self._owners: set[str] = set()
+        self._names = array("q")
+        self._passed = array("q")
+        self._spill = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the rest; it has no name on disk
 
     def close(self) -> None:
         """Forget everything."""
         self.db.close()
+        self._spill.close()
+
+    def passed(self, held: Held) -> bool:
+        """Note a resource that says nothing; false where it is rejected. Only its patient and its name are kept."""
+        try:
+            self._owners.add(held.owner({}))
+        except Malformed as error:
+            self.report.reject(held.where, f"{held.kind}.{error.field} cannot be read", error.expected)
+            return False
+        self._passed.append(hash((held.kind, held.id)))
+        if len(self._passed) >= _AT_ONCE:
+            self._passed.tofile(self._spill)
+            del self._passed[:]
+        return True
+
+    def contested(self) -> frozenset[int]:
+        """Names of resources of which one version was kept and another one was passed."""
+        kept = np.unique(np.frombuffer(self._names, np.int64)) if self._names else np.empty(0, np.int64)
+        self._passed.tofile(self._spill)
+        self._spill.seek(0)
+        found: set[int] = set()
+        while some := self._spill.read(8 * _AT_ONCE):
+            names = np.frombuffer(some, np.int64)
+            found.update(names[np.isin(names, kept)].tolist())
+        return frozenset(found)
 
     def add(self, held: Held) -> None:
         """Keep a resource that is read; report one that is not."""
@@ -56,6 +91,7 @@ class Gathered:
                 return
             if owner:
                 self.db.execute("INSERT INTO held VALUES (?, ?, ?)", (owner, held.where, held.raw))
+                self._names.append(hash((kind, id_)))
             else:
                 self.db.execute("INSERT OR REPLACE INTO shared VALUES (?, ?)", (f"{kind}/{id_}", held.raw))
         except Malformed as error:
@@ -64,8 +100,10 @@ class Gathered:
             self.report.reject(held.where, "an id holds broken text", "Unicode")
 
     def groups(self) -> Iterator[Group]:
-        """The resources of one patient after another."""
+        """The resources of one patient after another; none of a patient of whom all were passed."""
         self.db.execute("CREATE INDEX by_owner ON held (owner)")
+        silent = self._owners.difference(row[0] for row in self.db.execute("SELECT DISTINCT owner FROM held"))
+        self.db.executemany("INSERT INTO held VALUES (?, '', x'')", ((owner,) for owner in silent))
         group: Group | None = None
         for owner, where, body in self.db.execute("SELECT owner, place, body FROM held ORDER BY owner, place"):
             patient = owner.partition("/")[2]
@@ -73,7 +111,8 @@ class Gathered:
                 if group is not None:
                     yield group
                 group = Group(patient)
-            group.resources.append(restored(where, body))
+            if body:
+                group.resources.append(restored(where, body))
         if group is not None:
             yield group
 
