@@ -32,9 +32,12 @@ from kypho_kg.cli_shared import (
 from kypho_kg.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from kypho_kg.cohort.run import Outcome
     from kypho_kg.cohort.summaries import Summary
     from kypho_kg.cohort_intake import Cohort
+    from kypho_kg.errors import Problem
 
 cohort_app = typer.Typer()
 
@@ -48,6 +51,13 @@ class CohortFormat(StrEnum):
 
     PARQUET = "parquet"
     CSV = "csv"
+
+
+class Backend(StrEnum):
+    """Where a cohort is judged."""
+
+    LOCAL = "local"
+    SPARK = "spark"
 
 
 @cohort_app.command()
@@ -99,19 +109,30 @@ def cohort(
     again: Annotated[
         bool, typer.Option("--again", help="Begin anew, also where the folder holds another run.")
     ] = False,
+    backend: Annotated[
+        Backend, typer.Option("--backend", help="local: this machine; spark: a fact table on Spark (docs/spark.md).")
+    ] = Backend.LOCAL,
+    graphs: Annotated[
+        Path | None, typer.Option("--graphs", help="Write the patients as named graphs (N-Quads, .nq or .nq.gz) too.")
+    ] = None,
+    verdict: Annotated[
+        str | None,
+        typer.Option("--verdict", help="GUIDELINE=VERDICT[,VERDICT]: the graphs of these patients alone."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON on stdout.")] = False,
 ) -> None:
     """Judge all patients under all guidelines: verdicts, clauses, attrition, missing features, agreement."""
-    from kypho_kg.cohort.run import Options, run, sizes
+    from kypho_kg.cohort.run import Options
     from kypho_kg.cohort.summaries import summaries
-    from kypho_kg.cohort_intake import Reading, cohort_of
 
     if index and entry:
         raise UsageError("give --index or --entry, not both")
     if as_of and (index or entry):
         raise UsageError("--as-of gives one date to all; --index and --entry give each case its own: not both")
-    if patients and not evidence:
-        raise UsageError("--patients says whose evidence is written: give --evidence too")
+    if patients and not (evidence or graphs):
+        raise UsageError("--patients says whose evidence or graphs are written: give --evidence or --graphs too")
+    if verdict and not graphs:
+        raise UsageError("--verdict says whose graphs are written: give --graphs too")
     k = knowledge()
     options = Options(
         tuple(dict.fromkeys(k.guideline(g).id for g in guideline)) if guideline else tuple(k.guidelines),
@@ -123,23 +144,25 @@ def cohort(
         patients=_ids(patients) if patients else None,
     )
     _checked(options)
-    how = Reading(day(as_of), bool(index or entry), mapping, tuple(mappings or ()))
-    with _progress("read", None, "records", _EVERY) as step:
-        found = cohort_of(sources, output, k, how, again=again, read=lambda: step(1))
-    cases = found.table.dated(how.as_of, _index(found, index, entry, memory))
-    number, part = sizes(found.table, cases.num_rows, memory, processes, options)
-    with _progress("judged", cases.num_rows, "cases", part) as step:
-        last = 0
+    if verdict:
+        from kypho_kg.cohort.graphs import read_verdict
 
-        def told(done: int, of: int) -> None:
-            nonlocal last
-            step(done - last)
-            last = done
-
-        outcome = run(found.table, cases, output, k, options, processes=number, part=part, again=again, progress=told)
-    notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
+        read_verdict(verdict, k)
+    if backend is Backend.SPARK:
+        if entry or graphs or mapping or mappings or len(sources) != 1:
+            raise UsageError(
+                "--backend spark reads one fact table, without --entry, --graphs, --mapping and --mappings"
+            )
+        outcome, notes, problems = _on_spark(sources[0], output, options, day(as_of), index, again)
+    else:
+        how = day(as_of), bool(index or entry), mapping, tuple(mappings or ())
+        found, cases, outcome = _here(sources, output, options, how, index, entry, memory, processes, again)
+        notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
+        problems = found.problems
+        if graphs:
+            notes.append(_graphs(graphs, found, cases, outcome, options, verdict))
     tables = summaries(outcome.asked, outcome.counts, outcome.beside, outcome.moves)
-    summary = _summary(outcome, tables, notes, [str(p) for p in found.problems])
+    summary = _summary(outcome, tables, notes, [str(p) for p in problems])
     try:
         _write(output, outcome, tables, summary, format_ is CohortFormat.CSV)
     except OSError as error:
@@ -166,12 +189,71 @@ def cohort(
     for note in notes:
         typer.echo(note, err=True)
     if outcome.rejected.num_rows:
-        say_problems(found.problems)
+        say_problems(problems)
         typer.echo(
             f"kypho-kg: {outcome.rejected.num_rows:,} cases were not judged: {output / 'rejected.csv'}", err=True
         )
         raise typer.Exit(3)
-    report_problems(found.problems)
+    report_problems(problems)
+
+
+def _here(
+    sources: list[Path],
+    output: Path,
+    options: Any,
+    how: tuple[date | None, bool, Path | None, tuple[Path, ...]],
+    index: Path | None,
+    entry: str | None,
+    memory: float,
+    processes: int | None,
+    again: bool,
+) -> tuple[Cohort, Any, Outcome]:
+    """Read the sources and judge them on this machine."""
+    from kypho_kg.cohort.run import run, sizes
+    from kypho_kg.cohort_intake import Reading, cohort_of
+
+    reading = Reading(*how)
+    with _progress("read", None, "records", _EVERY) as step:
+        found = cohort_of(sources, output, knowledge(), reading, again=again, read=lambda: step(1))
+    cases = found.table.dated(reading.as_of, _index(found, index, entry, memory))
+    number, part = sizes(found.table, cases.num_rows, memory, processes, options)
+    with _progress("judged", cases.num_rows, "cases", part) as step:
+        last = 0
+
+        def told(done: int, of: int) -> None:
+            nonlocal last
+            step(done - last)
+            last = done
+
+        outcome = run(
+            found.table, cases, output, knowledge(), options, processes=number, part=part, again=again, progress=told
+        )
+    return found, cases, outcome
+
+
+def _on_spark(
+    source: Path, output: Path, options: Any, as_of: date | None, index: Path | None, again: bool
+) -> tuple[Outcome, list[str], list[Problem]]:
+    """Judge a fact table on Spark."""
+    from kypho_kg.cohort.index import read_index
+    from kypho_kg.cohort.source import FactTable
+    from kypho_kg.cohort.spark import run_spark
+
+    dates = None
+    if index:
+        dates = read_index(index, FactTable(source).cases.schema.field("patient").type)
+    outcome = run_spark(str(source), str(output), knowledge(), options, as_of=as_of, index=dates, again=again)
+    return outcome, [], []
+
+
+def _graphs(target: Path, found: Cohort, cases: Any, outcome: Outcome, options: Any, verdict: str | None) -> str:
+    """Write the patients as named graphs, and say how many."""
+    from kypho_kg.cohort.graphs import Chosen, export_graphs, read_verdict
+
+    name, said = read_verdict(verdict, knowledge()) if verdict else ("", frozenset[str]())
+    chosen = Chosen(frozenset(options.patients) if options.patients is not None else None, name, said)
+    done = export_graphs(target, found.table, cases, outcome.asked, chosen, bridges=options.bridges)
+    return f"{target.name}: {done.quads:,} quads of {done.patients:,} patients"
 
 
 def _checked(options: Any) -> None:

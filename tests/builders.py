@@ -254,3 +254,8 @@ seed-research:TestCondition a owl:Class .
 def defined_as(expression: str) -> str:
     """A clause ``seed-research/TEST`` whose condition is the class expression."""
     return f"{TEST_CLAUSE} seed-research:TestCondition owl:equivalentClass {expression} ."
+
+
+def every(step: int, items: Iterable[Any]) -> list[Any]:
+    """Parameters of a test of which each so-many-th is run always, and the others by ``make test-slow``."""
+    return [x if i % step == 0 else pytest.param(x, marks=pytest.mark.slow) for i, x in enumerate(items)]

@@ -262,6 +262,34 @@ def test_a_wrong_path(facts: Path, kypho: Kypho, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not Path("/dev/full").exists(), reason="there is no full device")
+def test_graphs_of_some(facts: Path, kypho: Kypho, tmp_path: Path) -> None:
+    target = tmp_path / "some.nq"
+    done = kypho(facts, "-o", tmp_path / "out", *FEW, "--graphs", target, "--verdict", "cms-l34228=Undetermined")
+    assert done.code == 0
+    wanted = {row["patient"] for row in verdicts(tmp_path / "out") if row["cms-l34228"] == "Undetermined"}
+    found = set(re.findall(r"<urn:kypho:patient:([^/>]+)/graph/judged>", target.read_text()))
+    assert found == wanted != set()
+    assert re.fullmatch(rf"some.nq: [\d,]+ quads of {len(wanted)} patients", done.err.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--verdict", "nice-ta279=Candidate"], "--verdict says whose graphs are written: give --graphs too"),
+        (["--graphs", "x.nq", "--verdict", "nice-ta279=Perhaps"], "expected GUIDELINE=VERDICT, the verdict one of"),
+        (["--backend", "spark", "--entry", "onsetDate"], "--backend spark reads one fact table, without --entry"),
+        (["--backend", "spark", "--evidence"], "--compare and --evidence are not there with --backend spark"),
+    ],
+)
+def test_wrong_options_of_backends_and_graphs(
+    options: list[str], said: str, facts: Path, kypho: Kypho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = kypho(facts, "-o", tmp_path / "out", *FEW, *options)
+    assert done.code == 2
+    assert said in done.err
+
+
 def test_a_full_disk(facts: Path, kypho: Kypho, tmp_path: Path) -> None:
     assert kypho(facts, "-o", tmp_path / "out", *FEW).code == 0
     (tmp_path / "out" / "counts" / "part-00000.npz").unlink()
