@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.report import DISCLAIMER
+from kypho_kg.templating import template
 from kypho_kg.verdicts import VERDICTS
 from kypho_kg.vocabulary import KYPHO
 
@@ -84,7 +82,7 @@ def cohort_page(report: CohortReport, knowledge: Knowledge, software: str) -> st
     beside: dict[tuple[str, str], list[tuple[Row, Bar]]] = {}
     for row in report.tables.get("beside", ()):
         beside.setdefault((row["kind"], row["name"]), []).append((row, _verdict_bar(row)))
-    return _template().render(
+    return template("cohort.html.jinja").render(
         r=report,
         titles=titles,
         layers={x: knowledge.plain(KYPHO + x) for x in verdicts},
@@ -105,16 +103,6 @@ def cohort_page(report: CohortReport, knowledge: Knowledge, software: str) -> st
         disclaimer=DISCLAIMER,
         software=software,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kypho_kg"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["n"] = lambda number: f"{number:,}"
-    return environment.get_template("cohort.html.jinja")
 
 
 def _bar(parts: Sequence[tuple[str, int, str]], whole: int) -> Bar:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import jinja2
 
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.packet import AFTER, BEFORE, STATEMENT, Check, Packet, Point, PolicyPart, Section, Stance
@@ -15,6 +11,7 @@ from kypho_kg.packet_header import Filled
 from kypho_kg.reasons import Standing, standing
 from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Range, Status
 from kypho_kg.report import DISCLAIMER, level_words
+from kypho_kg.templating import css_text, template
 from kypho_kg.vocabulary import KYPHO
 from kypho_kg.words import fact_in_short, unit_words, value_words
 
@@ -48,14 +45,14 @@ def packet_html(packet: Packet, software: str) -> str:
     for filled in packet.header:
         groups.setdefault(filled.field.group, []).append(filled)
     running = f"Patient {packet.record.patient} · prior authorization packet · as of {packet.as_of}"
-    return _template().render(
+    return template("packet.html.jinja").render(
         p=packet,
         k=k,
         groups=groups,
         statement=STATEMENT,
         disclaimer=DISCLAIMER,
         software=software,
-        running=_css_text(running),
+        running=css_text(running),
         meaning=_MEANING,
         before=BEFORE,
         after=AFTER,
@@ -74,21 +71,6 @@ def packet_html(packet: Packet, software: str) -> str:
         bridges=lambda s: _bridges(k, s),
         picked=_picked,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kypho_kg"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["web"] = lambda url: url if re.match(r"https?://", url) else ""
-    return environment.get_template("packet.html.jinja")
-
-
-def _css_text(text: str) -> str:
-    """Text as the inside of a string of CSS: whatever is no plain letter or digit by its number."""
-    return "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in text)
 
 
 def _service(packet: Packet) -> str:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import jinja2
 
 from kypho_kg import spine
 from kypho_kg.applicability import choice_of_procedure
@@ -23,6 +19,7 @@ from kypho_kg.narrative import Node, Section, narrate, narrate_case
 from kypho_kg.reasons import decisive_clauses, no_candidate_either_way
 from kypho_kg.report import DISCLAIMER, level_words
 from kypho_kg.summary import beside_lines, bridge_lines, bridge_words, lesion_words
+from kypho_kg.templating import css_text, template
 from kypho_kg.terminal import unused_lines, why_lines
 from kypho_kg.verdicts import UNDETERMINED
 from kypho_kg.vocabulary import DCTERMS, KYPHO, LABEL, TYPE
@@ -103,13 +100,13 @@ def page(answers: Sequence[Answer], explained: Sequence[Explained], *, guideline
     layers = [(layer, ids) for layer, ids in of_layer if ids]
     techniques = sorted({t for e in explained for t in choice_of_procedure(e.case.snapshot, "technique")})
     evidence, found = _evidence(k, techniques)
-    return _template().render(
+    return template("patient.html.jinja").render(
         answer=answers[0],
         dates=dates,
         records=[a.record for a in answers],
         disclaimer=DISCLAIMER,
         coverage=coverage_line(k, [a.record for a in answers]),
-        running=_css_text(f"Patient {patients[0]}, as of {dates}"),
+        running=css_text(f"Patient {patients[0]}, as of {dates}"),
         proposed=tuple(dict.fromkeys(line for e in explained for line in _proposed(k, e.case))),
         lesions=[_lesion(k, e.case) for e in explained],
         drawings=[d for layer, ids in layers if (d := _drawing(k, layer, ids, asked, chosen))],
@@ -127,21 +124,6 @@ def page(answers: Sequence[Answer], explained: Sequence[Explained], *, guideline
         more_evidence=found - sum(len(lines) for _, lines in evidence),
         k=k,
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kypho_kg"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["web"] = lambda url: url if re.match(r"https?://", url) else ""
-    return environment.get_template("patient.html.jinja")
-
-
-def _css_text(text: str) -> str:
-    """Text as the inside of a string of CSS: whatever is no plain letter or digit by its number."""
-    return "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in text)
 
 
 # -- which source comes first

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import enum
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,7 @@ class TimeSpan:
     text: str
 
     @classmethod
+    @functools.lru_cache(maxsize=4096)  # a record repeats its dates
     def parse(cls, text: str) -> Self:
         """Read ``YYYY``, ``YYYY-MM``, ``YYYY-MM-DD`` or a date with a time.
 

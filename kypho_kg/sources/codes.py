@@ -73,25 +73,25 @@ class Meanings:
         self.mappings = mappings
         self.report = report
         self.level = knowledge.by_name["vertebralLevel"]
-        self._known: dict[Coding, tuple[CodedFact, ...]] = {}
+        self._known: dict[tuple[str, str, bool], tuple[Stated, ...]] = {}
         self._silent: dict[tuple[str, str, bool], bool] = {}
         self._rows: dict[tuple[str, str, str, str], tuple[str, str, str]] = {}
 
-    def meaning(self, system: str, code: str, *, substance: bool = False) -> list[Stated]:
+    def meaning(self, system: str, code: str, *, substance: bool = False) -> tuple[Stated, ...]:
         """What a code states; one without a known system states nothing.
 
         :param substance: whether the record says that somebody takes what the code names.
         """
         if not system or not code:
-            return []
-        known = self._known.get((system, code))
+            return ()
+        known = self._known.get((system, code, substance))
         if known is None:
-            known = self._known[system, code] = self.mappings.facts(code, self.k, system)
-        return [
-            Stated(f"{system}|{code}{_through(fact)}", fact.feature, fact.value, fact.absent)
-            for fact in known
-            if substance or fact.mapping.prefix not in _SUBSTANCES
-        ]
+            known = self._known[system, code, substance] = tuple(
+                Stated(f"{system}|{code}{_through(fact)}", fact.feature, fact.value, fact.absent)
+                for fact in self.mappings.facts(code, self.k, system)
+                if substance or fact.mapping.prefix not in _SUBSTANCES
+            )
+        return known
 
     def silent(self, system: str, code: str, substance: bool) -> bool:
         """Whether a code states nothing."""

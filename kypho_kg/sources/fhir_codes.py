@@ -170,7 +170,7 @@ class Codes(Meanings):
         super().__init__(knowledge, mappings, report)
         self._names = {knowledge.label(v).lower(): v for v in self.level.values}
 
-    def stated(self, coding: Json, *, substance: bool = False) -> list[Stated]:
+    def stated(self, coding: Json, *, substance: bool = False) -> tuple[Stated, ...]:
         """What one coding states; a code without a known system states nothing."""
         return self.meaning(text(coding, "system"), text(coding, "code"), substance=substance)
 
