@@ -157,7 +157,7 @@ COMMANDS = {
     "load": ["load", "SRC", *DATE, "--store", "OUT"],
     "query": ["query", "stale-facts", "SRC", *DATE],
 }
-QUICK = [(c, k) for c in ("assess json", "intake", "assess owl -o") for k in KINDS]
+QUICK = [(c, k) for c in ("assess json",) for k in KINDS]
 REPORTS = ("intake", "intake json")
 """Answers tell values of the patient; the report of what was read tells none."""
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pyoxigraph as ox
 import pytest
+from builders import every
 from typer.testing import CliRunner
 
 from kypho_kg import querying, sparql
@@ -97,7 +98,7 @@ def bag(rows: list[tuple[Term | None, ...]]) -> Counter[str]:
     return Counter(map(repr, rows))
 
 
-@pytest.mark.parametrize("name", [n for n in querying.bundled() if not querying.is_quality_rule(n)])
+@pytest.mark.parametrize("name", every(4, [n for n in querying.bundled() if not querying.is_quality_rule(n)]))
 def test_bundled_queries_answer_as_on_files(
     name: str, knowledge: Knowledge, records: list[Record], full: Path, in_memory: dict[str, Store]
 ) -> None:

@@ -232,7 +232,7 @@ def test_a_malformed_patient_costs_only_itself(facts: Path, kypho: Kypho, tmp_pa
         (["--index", "no.csv", "--entry", "painNrs"], 2, "give --index or --entry, not both"),
         (["--as-of", "2026-01-01", "--entry", "painNrs"], 2, "not both"),
         (["--as-of", "01.01.2026"], 2, "is no date"),
-        (["--patients", "no.txt"], 2, "give --evidence too"),
+        (["--patients", "no.txt"], 2, "give --evidence or --graphs too"),
         (["--evidence", "--patients", "no.txt"], 2, "--patients no.txt: No such file"),
         (["--index", "no.csv"], 3, "no.csv: cannot be read"),
         (["--entry", "painNsr"], 2, "expected the name of a feature"),

@@ -194,7 +194,8 @@ LONG_ON_RDFLIB = """
     features-of-the-type-families readers-of-a-feature who-disagrees-on-what
 """.split()
 """Paths of any length through every condition, 10 to 90 s each on rdflib."""
-ON_RDFLIB = [pytest.param(n, marks=pytest.mark.slow) if n in LONG_ON_RDFLIB else n for n in NAMES]
+_OFTEN = [n for n in NAMES if n not in LONG_ON_RDFLIB][::3]
+ON_RDFLIB = [n if n in _OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES)
