@@ -148,7 +148,7 @@ def stages(folder: Path, layout: Layout, asked: Asked, rounds: int) -> tuple[lis
         f"verdicts of {len(asked.guidelines)} guidelines": median(
             lambda: [conclusions(judged, g, layout) for g in asked.guidelines], rounds
         ),
-        "counts": median(lambda: count(judged, asked, verdicts), rounds),
+        "counts": median(lambda: count(judged, asked, verdicts, np.arange(some.num_rows)), rounds),
     }
     return [{"stage": name, "seconds": s, "cases": some.num_rows} for name, s in found.items()], some.num_rows
 
