@@ -144,10 +144,7 @@ def cohort(
         patients=_ids(patients) if patients else None,
     )
     _checked(options)
-    if verdict:
-        from kypho_kg.cohort.graphs import read_verdict
-
-        read_verdict(verdict, k)
+    said = _verdict(verdict)
     if backend is Backend.SPARK:
         if entry or graphs or mapping or mappings or len(sources) != 1:
             raise UsageError(
@@ -160,7 +157,7 @@ def cohort(
         notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
         problems = found.problems
         if graphs:
-            notes.append(_graphs(graphs, found, cases, outcome, options, verdict))
+            notes.append(_graphs(graphs, found, cases, outcome, options, said))
     tables = summaries(outcome.asked, outcome.counts, outcome.beside, outcome.moves)
     summary = _summary(outcome, tables, notes, [str(p) for p in problems])
     try:
@@ -246,27 +243,32 @@ def _on_spark(
     return outcome, [], []
 
 
-def _graphs(target: Path, found: Cohort, cases: Any, outcome: Outcome, options: Any, verdict: str | None) -> str:
-    """Write the patients as named graphs, and say how many."""
-    from kypho_kg.cohort.graphs import Chosen, export_graphs, read_verdict
+def _verdict(text: str | None) -> tuple[str, frozenset[str]]:
+    """A guideline and verdicts of it, or nothing."""
+    from kypho_kg.cohort.graphs import read_verdict
 
-    name, said = read_verdict(verdict, knowledge()) if verdict else ("", frozenset[str]())
-    chosen = Chosen(frozenset(options.patients) if options.patients is not None else None, name, said)
+    return read_verdict(text, knowledge()) if text else ("", frozenset())
+
+
+def _graphs(
+    target: Path, found: Cohort, cases: Any, outcome: Outcome, options: Any, verdict: tuple[str, frozenset[str]]
+) -> str:
+    """Write the patients as named graphs, and say how many."""
+    from kypho_kg.cohort.graphs import Chosen, export_graphs
+
+    chosen = Chosen(frozenset(options.patients) if options.patients is not None else None, *verdict)
     done = export_graphs(target, found.table, cases, outcome.asked, chosen, bridges=options.bridges)
     return f"{target.name}: {done.quads:,} quads of {done.patients:,} patients"
 
 
 def _checked(options: Any) -> None:
     """See that what is named is there, before anything is read."""
-    from kypho_kg.cohort.sweep import read_sweep
+    from kypho_kg.cohort.sweep import read_sweeps
 
     k = knowledge()
     for name in options.policies:
         k.policy(name)
-    for text in options.sweeps:
-        for one in read_sweep(text, k)[:1]:
-            if one.guideline.id not in options.guidelines:
-                raise UsageError(f"--sweep {text!r}: {one.guideline.id} is not asked: add it with --guideline")
+    read_sweeps(options.sweeps, k, options.guidelines)
     if options.older and not (options.older / "kypho.ttl").is_file():
         raise UsageError(
             f"--compare {options.older}: expected the folder 'ontology' of a version, with kypho.ttl in it"

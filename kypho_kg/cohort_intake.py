@@ -23,7 +23,7 @@ from kypho_kg.intake import mark_invalid, stream_sources
 from kypho_kg.intake_report import IntakeReport, report_json
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
-from kypho_kg.sources.rdf import _Reader
+from kypho_kg.sources.rdf import RecordReader
 from kypho_kg.store import Store
 from kypho_kg.vocabulary import KYPHO, graph_kind
 
@@ -116,7 +116,7 @@ def _of_store(folder: Path, knowledge: Knowledge, report: IntakeReport) -> Itera
         graphs = store.select(f"SELECT DISTINCT ?g WHERE {{ GRAPH ?g {{ ?p a <{KYPHO}Patient> }} }}")
         for name in sorted(g for row in graphs if isinstance(g := row["g"], str) and graph_kind(g) == "asserted"):
             triples = store.construct(f"CONSTRUCT {{ ?s ?p ?o }} WHERE {{ GRAPH <{name}> {{ ?s ?p ?o }} }}")
-            for record in _Reader(folder.name, knowledge, report, sorted(triples, key=repr)).records():
+            for record in RecordReader(folder.name, knowledge, report, sorted(triples, key=repr)).records():
                 yield mark_invalid(record)
 
 

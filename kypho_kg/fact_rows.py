@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -75,17 +75,12 @@ def cases_schema(patient: pa.DataType | None = None) -> pa.Schema:
 # A record as rows
 
 
-def place_of(record: Record) -> str:
-    """Where a record came from, for a message."""
-    return ", ".join(record.files) or "a record"
-
-
 def fact_row(record: Record, fact: Fact) -> dict[str, Any]:
     """The row of a fact.
 
     :raises InputError: when the table cannot hold its value without rounding.
     """
-    where = f"{fact.source.origin or place_of(record)}, {local(fact.feature)}"
+    where = f"{fact.source.origin or record.place}, {local(fact.feature)}"
     value, polarity, cause = fact.value, fact.polarity, fact.cause
     if fact.invalid:
         value, polarity, cause = None, Polarity.INDETERMINATE, Cause.INVALID
@@ -297,9 +292,3 @@ def named_span(start: datetime, end: datetime) -> TimeSpan:
         elif (first.month, first.day, last.month, last.day) == (1, 1, 12, 31) and first.year == last.year:
             text = f"{first.year:04}"
     return TimeSpan(start, end, text)
-
-
-def day_span(day: date) -> TimeSpan:
-    """The whole of one day."""
-    start = datetime.combine(day, time())
-    return TimeSpan(start, start + timedelta(seconds=86399), day.isoformat())

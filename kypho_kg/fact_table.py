@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from kypho_kg.errors import InputError, Problem, UsageError
-from kypho_kg.fact_rows import WORD, Row, case_rows, cases_schema, fact_row, facts_schema, place_of, record_of
+from kypho_kg.fact_rows import WORD, Row, case_rows, cases_schema, fact_row, facts_schema, record_of
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
@@ -101,7 +101,7 @@ def write_fact_table(
                 if day is None:
                     raise UsageError("a record has no as-of date; give one")
                 if record.patient in seen:
-                    written.rejected.append(Problem(place_of(record), "the patient stands twice", "one record of each"))
+                    written.rejected.append(Problem(record.place, "the patient stands twice", "one record of each"))
                     continue
                 seen.add(record.patient)
                 if not record.lesions:
@@ -225,7 +225,7 @@ def table_files(folder: Path, name: str) -> list[Path]:
 
 def _rows(path: Path, name: str) -> Iterator[tuple[str, Row]]:
     try:
-        yield from _placed(_batches(path, name), name, path.name)
+        yield from _placed(batches(path, name), name, path.name)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200] if isinstance(error, pa.ArrowException) else error.strerror
         raise InputError(Problem(path.name, f"cannot be read: {said}", f"the table of {name}")) from None
@@ -246,7 +246,8 @@ def _placed(batches: Iterable[Any], name: str, file: str = "") -> Iterator[tuple
             yield f"{file or name}: row {number}", dict(zip(wanted, cells, strict=True))
 
 
-def _batches(path: Path, name: str) -> Iterator[Any]:
+def batches(path: Path, name: str) -> Iterator[Any]:
+    """The record batches of one file of a table, in its own types where it is Parquet."""
     if path.suffix == ".parquet":
         with parquet.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=65536)

@@ -49,6 +49,10 @@ class IntakeReport:
         """Count something that holds more than was read."""
         self.unread[kind, why] += times
 
+    def forget_none(self) -> None:
+        """Drop what was counted and taken back."""
+        self.unmapped, self.unread = +self.unmapped, +self.unread
+
     def reject(self, where: str, what: str, expected: str = "") -> None:
         """Note something malformed."""
         self.rejected.append(Problem(where, what, expected))

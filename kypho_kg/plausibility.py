@@ -27,9 +27,14 @@ class Limits:
 
 
 @functools.cache
+def _shapes() -> Triples:
+    return Triples(parse_turtle(resource_dir("shapes") / "fact.ttl"))
+
+
+@functools.cache
 def limits() -> Mapping[str, Limits]:
     """The limits of each quantity that has some, by the IRI of its property."""
-    t = Triples(parse_turtle(resource_dir("shapes") / "fact.ttl"))
+    t = _shapes()
     found = {}
     for shape in t.subjects(TYPE, _SH + "PropertyShape"):
         path = t.resource(shape, _SH + "path")
@@ -42,7 +47,7 @@ def limits() -> Mapping[str, Limits]:
 @functools.cache
 def earliest() -> Mapping[str, date]:
     """The first day that each date feature lets pass, by the IRI of its property."""
-    t = Triples(parse_turtle(resource_dir("shapes") / "fact.ttl"))
+    t = _shapes()
     found = {}
     for shape in t.subjects(TYPE, _SH + "PropertyShape"):
         path = t.resource(shape, _SH + "path")

@@ -189,9 +189,7 @@ class Evidence:
         lesions = slice(2 * n, s.size)
 
         def days(slots: npt.NDArray[np.intp], polarity: int) -> tuple[Ints, Ints]:
-            wanted = np.zeros(len(layout.narrower), bool)
-            wanted[slots] = True
-            i = wanted[recorded.slots] & (rows.polarity == polarity) & state.alive
+            i = recorded.among(slots, polarity, state)
             return _last(rows.subject[i], rows.start[i], rows.end[i], rows.dated[i], s.size)
 
         yes, yes_day = days(layout.kinds_of(term), PRESENT)

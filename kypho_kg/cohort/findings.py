@@ -33,6 +33,14 @@ class Added:
     timeless: Flags
 
     @classmethod
+    def of(
+        cls, subject: Ints, slot: int, start: Ints, end: Ints, *, absent: bool = True, timeless: bool = False
+    ) -> Added:
+        """One finding of several subjects."""
+        n = len(subject)
+        return cls(subject, np.full(n, slot), np.full(n, absent), start, end, np.full(n, timeless))
+
+    @classmethod
     def none(cls) -> Added:
         """Nothing yet."""
         ints, flags = np.empty(0, np.int64), np.empty(0, bool)
@@ -208,6 +216,12 @@ class Findings:
             np.concatenate((conflicting, b[hidden])),
             np.concatenate((np.full(len(conflicting), RANK[CONFLICTING]), RANK[f.cause[a[hidden]]])),
         )
+
+    def among(self, slots: npt.NDArray[np.intp], polarity: int, state: State) -> Flags:
+        """Of each recorded fact, whether it says so of one of some findings and was not dropped."""
+        wanted = np.zeros(len(self.present), bool)
+        wanted[slots] = True
+        return wanted[self.slots] & (self.rows.polarity == polarity) & state.alive
 
     # -- what a criterion asks
 

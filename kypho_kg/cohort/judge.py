@@ -11,7 +11,7 @@ import pyarrow as pa
 from kypho_kg.cohort.findings import Added
 from kypho_kg.cohort.layout import LESIONS, LOWEST, PATIENTS, PROCEDURES, Bytes, Flags, Ints, Layout, scaled
 from kypho_kg.cohort.logic import MET, UNKNOWN, Logic
-from kypho_kg.cohort.rows import DAY, rows_of
+from kypho_kg.cohort.rows import DAY, PRESENT, rows_of
 from kypho_kg.cohort.series import CONFLICTING, NOT_RECORDED
 from kypho_kg.cohort.snapshot import Chunk, Snapshot, newest, put
 from kypho_kg.cohort.subjects import Subjects, subjects_of
@@ -87,29 +87,28 @@ class _Inference:
         block = _BLOCKS[bearer]
         return block, self.subjects.block(block)
 
+    def _there(self, block: int) -> Flags:
+        """Which subjects of a block there are: of procedures only those that are proposed."""
+        return self.subjects.has_procedure if block == PROCEDURES else np.ones(1, bool)
+
+    def _lacking(self, subject: Ints, finding: str, *, timeless: bool = False) -> Added:
+        """That some subjects lack a finding, as on their as-of day."""
+        day = self.subjects.as_of[self.subjects.owners()[subject]] * DAY
+        slot = int(self.layout.slot[self.layout.place[finding]])
+        return Added.of(subject, slot, day, day + DAY - 1, timeless=timeless)
+
     # -- bridges
 
     def _bridged(self, logic: Logic, index: int, held: Flags) -> Added:
         bridge, condition = self.bridges[index], self.conditions[index]
         block, at = self._block(bridge.bearer)
-        met = logic.truth(condition, block) == MET
-        if block == PROCEDURES:
-            met &= self.subjects.has_procedure
-        fresh = np.flatnonzero(met & ~held[at])
+        fresh = np.flatnonzero((logic.truth(condition, block) == MET) & self._there(block) & ~held[at])
         if not len(fresh):
             return Added.none()
         held[fresh + at.start] = True
         start, end = self._premises(logic, condition, block, MET)
         slot = int(self.layout.slot[self.layout.place[bridge.conclusion]])
-        n = len(fresh)
-        return Added(
-            fresh + at.start,
-            np.full(n, slot),
-            np.full(n, bridge.rules_out),
-            start[fresh],
-            end[fresh],
-            np.zeros(n, bool),
-        )
+        return Added.of(fresh + at.start, slot, start[fresh], end[fresh], absent=bridge.rules_out)
 
     def _premises(self, logic: Logic, c: Criterion, block: int, wanted: int) -> tuple[Ints, Ints]:
         """When the newest of the facts was recorded on which the truth of a criterion rests."""
@@ -135,11 +134,8 @@ class _Inference:
                 known = s.series.has(self.layout, feature)
                 kept[1] = (np.where(known, LOWEST, kept[1][0]), np.where(known, LOWEST, kept[1][1]))
             return [(start[at], end[at]) for start, end in kept]
-        rows, alive = s.recorded.rows, s.findings.alive
-        slots = s.recorded.slots
-        found = np.zeros(self.layout.narrower.shape[0], bool)
-        found[self.layout.kinds_of(c.term)] = True
-        chosen = alive & found[slots] & (rows.polarity == 0)
+        rows = s.recorded.rows
+        chosen = s.recorded.among(self.layout.kinds_of(c.term), PRESENT, s.findings)
         start, end = newest(rows.subject[chosen], rows.start[chosen], rows.end[chosen], self.subjects.size)
         return [(start[at], end[at])]
 
@@ -149,19 +145,15 @@ class _Inference:
         layout, barred, logic = self.layout, [], Logic(snapshot)
         new = Added.none()
         for axiom in layout.k.value_closures:
-            feature, finding = layout.place[axiom.choice], layout.place[axiom.finding]
+            feature = layout.place[axiom.choice]
             block, at = self._block(layout.features[feature].bearer)
             bit = np.uint64(layout.bits(feature, [axiom.value]))
             exactly = snapshot.series.bits[layout.slot[feature], at] == bit
-            if block == PROCEDURES:
-                exactly &= self.subjects.has_procedure
-            barred.append((feature, at, bit, logic._supported(Criterion(Op.FINDING, term=axiom.finding), block)))
-            here = np.flatnonzero(exactly) + at.start
-            n, slot = len(here), int(layout.slot[finding])
-            day = self.subjects.as_of[self.subjects.owners()[here]] * DAY
-            there = np.isin(here, self.added.subject[(self.added.finding == slot) & self.added.timeless])
-            one = Added(here, np.full(n, slot), np.ones(n, bool), day, day + DAY - 1, np.ones(n, bool))
-            new = new.plus(one.where(~there))
+            barred.append((feature, at, bit, logic.supported(Criterion(Op.FINDING, term=axiom.finding), block)))
+            one = self._lacking(np.flatnonzero(exactly & self._there(block)) + at.start, axiom.finding, timeless=True)
+            slot = layout.slot[layout.place[axiom.finding]]
+            known = np.isin(one.subject, self.added.subject[(self.added.finding == slot) & self.added.timeless])
+            new = new.plus(one.where(~known))
         if len(new):
             self.added = self.added.plus(new)
             snapshot = self._scored()
@@ -180,15 +172,10 @@ class _Inference:
         for closure in policy.closures:
             block, at = self._block(closure.bearer)
             holds = logic.truth(self.layout.shared(closure.condition), block) == MET
-            if block == PROCEDURES:
-                holds = holds & self.subjects.has_procedure
             for cls in closure.closes:
                 c = self.layout.shared(Criterion(Op.FINDING, term=cls))
                 silent = (logic.truth(c, block) == UNKNOWN) & (logic.cause(c, block) == NOT_RECORDED)
-                here = np.flatnonzero(holds & silent) + at.start
-                day = self.subjects.as_of[self.subjects.owners()[here]] * DAY
-                n, slot = len(here), int(self.layout.slot[self.layout.place[cls]])
-                yield Added(here, np.full(n, slot), np.ones(n, bool), day, day + DAY - 1, np.zeros(n, bool))
+                yield self._lacking(np.flatnonzero(holds & silent & self._there(block)) + at.start, cls)
 
     # -- scores
 

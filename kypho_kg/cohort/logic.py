@@ -88,9 +88,10 @@ class Logic:
     # -- atoms
 
     def _finding(self, c: Criterion, block: int) -> Bytes:
-        return _truths(self._supported(c, block), self._refuted(c, block))
+        return _truths(self.supported(c, block), self._refuted(c, block))
 
-    def _supported(self, c: Criterion, block: int) -> Flags:
+    def supported(self, c: Criterion, block: int) -> Flags:
+        """Whether the subjects of a block have a finding of a class."""
         slots, table = self.layout.kinds_of(c.term), self.s.findings.present
         if block == PATIENTS:
             return self.s.recorded.of_patients(table, slots)

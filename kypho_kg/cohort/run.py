@@ -27,7 +27,7 @@ from kypho_kg.cohort import evidence
 from kypho_kg.cohort.counts import Asked, Counts
 from kypho_kg.cohort.layout import Ints, layout_of
 from kypho_kg.cohort.source import REJECTED, FactTable, PartOf, facts_of
-from kypho_kg.cohort.sweep import Beside, Older, assumed, read_sweep
+from kypho_kg.cohort.sweep import Beside, Older, assumed, read_sweeps
 from kypho_kg.cohort.tables import answer
 from kypho_kg.errors import EngineError, InputError, KyphoKGError, Problem, UsageError
 from kypho_kg.knowledge import Knowledge
@@ -88,17 +88,14 @@ class Outcome:
     manifest: dict[str, Any]
 
 
-class _Asking:
+class Asking:
     """What a process needs to judge parts; made once in each."""
 
     def __init__(self, knowledge: Knowledge, options: Options) -> None:
         self.options = options
         self.asked = Asked(layout_of(knowledge), tuple(knowledge.guideline(g) for g in options.guidelines))
         self.policies = [knowledge.policy(p) for p in options.policies]
-        sweeps = tuple(b for text in options.sweeps for b in read_sweep(text, knowledge))
-        for b in sweeps:
-            if b.guideline.id not in options.guidelines:
-                raise UsageError(f"--sweep of {b.name}: add --guideline {b.guideline.id}")
+        sweeps = read_sweeps(options.sweeps, knowledge, options.guidelines)
         self.older = Older(read_knowledge(options.older), self.asked.guidelines) if options.older else None
         compared = self.older.beside() if self.older else ()
         self.beside = (*assumed(self.asked, options.policies), *sweeps, *compared)
@@ -126,7 +123,7 @@ def run(
     :raises UsageError: when the folder holds another run, or cannot be written, or there is no case.
     :raises EngineError: when a process fails; its part is not there then.
     """
-    asking = _Asking(knowledge, options)
+    asking = Asking(knowledge, options)
     if not cases.num_rows:
         raise UsageError(f"{table.folder.name} holds no case that is asked for")
     manifest = _manifest(table, cases, asking)
@@ -192,7 +189,7 @@ def sizes(table: FactTable, cases: int, memory: float, processes: int | None, op
 
 
 def _judged(
-    parts: Sequence[PartOf], cases: pa.Table, out: Path, asking: _Asking, processes: int
+    parts: Sequence[PartOf], cases: pa.Table, out: Path, asking: Asking, processes: int
 ) -> Iterator[tuple[PartOf, Found]]:
     if processes <= 1:
         for part in parts:
@@ -250,14 +247,14 @@ def _work(part: PartOf, cases: pa.Table, out: Path) -> Found | tuple[Problem, ..
         k = load_knowledge()
         if k.sha256 != _process["sha256"]:
             raise EngineError("the knowledge base of the processes is not that of the run")
-        _process["asking"] = _Asking(k, _process["options"])
+        _process["asking"] = Asking(k, _process["options"])
     try:
         return _write(part, cases, out, _process["asking"])
     except InputError as error:
         return error.problems
 
 
-def _write(part: PartOf, cases: pa.Table, out: Path, asking: _Asking) -> Found:
+def _write(part: PartOf, cases: pa.Table, out: Path, asking: Asking) -> Found:
     """Judge a part and write its tables; the counts come last, so that their file says that the part is whole.
 
     :raises UsageError: when a table cannot be written.
@@ -335,7 +332,7 @@ def _kept(out: Path, number: int) -> Found | None:
         return Found(counts, arrays["moves"], left, [(p, x, why) for p, x, why in rejected])
 
 
-def _manifest(table: FactTable, cases: pa.Table, asking: _Asking) -> dict[str, Any]:
+def _manifest(table: FactTable, cases: pa.Table, asking: Asking) -> dict[str, Any]:
     """What makes two runs the same: data, dates, knowledge base, software and what is asked."""
     digest = hashlib.sha256()
     for column in ("patient", "lesion", "as_of", *(["asked"] if "asked" in cases.column_names else [])):

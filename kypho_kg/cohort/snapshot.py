@@ -127,10 +127,8 @@ def _difference_of_dates(s: Snapshot, feature: int, open_: Flags, chunk: Chunk) 
     origin = layout.place[f.derived_from]
     as_of = s.subjects.as_of[s.subjects.owners()]
     if layout.features[origin].kind is Op.FINDING:
-        recorded, known = s.recorded, np.zeros(layout.narrower.shape[0], bool)
-        known[layout.kinds_of(f.derived_from)] = True
-        rows = recorded.rows
-        i = known[recorded.slots] & (rows.polarity == PRESENT) & s.findings.alive & rows.dated
+        rows = s.recorded.rows
+        i = s.recorded.among(layout.kinds_of(f.derived_from), PRESENT, s.findings) & rows.dated
         start, end = newest(rows.subject[i], rows.start[i], rows.end[i], s.subjects.size)
         found = end != LOWEST
         low, high = start // DAY, end // DAY

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from kypho_kg.cohort.layout import Flags
 from kypho_kg.errors import InputError, Problem
 from kypho_kg.fact_rows import WORD, cases_schema, facts_schema
-from kypho_kg.fact_table import CASES, FACTS, _batches, parquet_writer, table_files
+from kypho_kg.fact_table import CASES, FACTS, batches, parquet_writer, table_files
 
 _COLUMNS = [name for name in facts_schema().names if name != "source"]
 _SAME = ("as_of", "has_procedure", "session_named", "service_start", "service_end", "state")
@@ -193,7 +193,7 @@ def as_parquet(folder: Path, target: Path) -> None:
         with parquet_writer(target / f"{name}.parquet", schema) as out:
             for path in table_files(folder, name):
                 try:
-                    for batch in _batches(path, name):
+                    for batch in batches(path, name):
                         table = pa.Table.from_batches([batch])
                         _check(table.schema, schema, path)
                         out.write_table(_fitting(table.select(schema.names), name).cast(schema))

@@ -10,7 +10,6 @@ import functools
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -20,15 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kypho_kg import __version__
-from kypho_kg.cohort.counts import Asked, Counts
-from kypho_kg.cohort.layout import Ints, layout_of
-from kypho_kg.cohort.run import CLAUSES, PART, VERDICTS, Options, Outcome
+from kypho_kg.cohort.counts import Counts
+from kypho_kg.cohort.layout import Ints
+from kypho_kg.cohort.run import CLAUSES, PART, VERDICTS, Asking, Options, Outcome
 from kypho_kg.cohort.source import REJECTED, fitting_cases
 from kypho_kg.cohort.spark_tables import TOLD, dated, explained, quietly, read_tables, spark_session
-from kypho_kg.cohort.sweep import Beside, assumed, read_sweep
 from kypho_kg.cohort.tables import ASSUMED, IN_FORCE, KEY, WITHOUT_CASE, Part, answer
 from kypho_kg.errors import EngineError, UsageError
-from kypho_kg.knowledge import Knowledge, Policy
+from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import load_knowledge
 
 if TYPE_CHECKING:
@@ -53,24 +51,8 @@ class _Task:
     """Columns of the table of verdicts, in their order, after the keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Asking:
-    asked: Asked
-    policies: Sequence[Policy]
-    beside: tuple[Beside, ...]
-
-
-def _asking(k: Knowledge, options: Options) -> _Asking:
-    asked = Asked(layout_of(k), tuple(k.guideline(g) for g in options.guidelines))
-    sweeps = tuple(b for text in options.sweeps for b in read_sweep(text, k))
-    for b in sweeps:
-        if b.guideline.id not in options.guidelines:
-            raise UsageError(f"--sweep of {b.name}: add --guideline {b.guideline.id}")
-    return _Asking(asked, [k.policy(p) for p in options.policies], (*assumed(asked, options.policies), *sweeps))
-
-
 @functools.lru_cache(maxsize=1)
-def _asking_here(options: Options, sha256: str) -> _Asking:
+def _asking_here(options: Options, sha256: str) -> Asking:
     """What an executor asks; a process keeps it for its next groups.
 
     :raises EngineError: when its knowledge base is not that of the driver.
@@ -78,7 +60,7 @@ def _asking_here(options: Options, sha256: str) -> _Asking:
     k = load_knowledge()
     if k.sha256 != sha256:
         raise EngineError(f"an executor has another knowledge base ({k.sha256[:12]}, not {sha256[:12]})")
-    return _asking(k, options)
+    return Asking(k, options)
 
 
 def _judge(task: _Task, facts: pa.Table, cases: pa.Table) -> pa.Table:
@@ -167,7 +149,7 @@ def run_spark(
     """
     if options.older or options.evidence:
         raise UsageError("--compare and --evidence are not there with --backend spark: use them without, on a subset")
-    asking = _asking(knowledge, options)
+    asking = Asking(knowledge, options)
     session = session or spark_session()
     facts, cases = read_tables(session, source)
     with quietly(), explained(source):
@@ -175,7 +157,7 @@ def run_spark(
 
 
 def _run(
-    facts: DataFrame, cases: DataFrame, source: str, out: str, asking: _Asking, options: Options,
+    facts: DataFrame, cases: DataFrame, source: str, out: str, asking: Asking, options: Options,
     as_of: date | None, index: pa.Table | None, part: int, again: bool,
 ) -> Outcome:  # fmt: skip
     from pyspark import StorageLevel
@@ -231,14 +213,14 @@ def _run(
     return _outcome([_unpacked(p) for p in packed], asking, manifest, source)
 
 
-def _verdict_names(asking: _Asking) -> tuple[str, ...]:
+def _verdict_names(asking: Asking) -> tuple[str, ...]:
     names = []
     for g in asking.asked.guidelines:
         names += [g.id, *([g.id + ASSUMED] if asking.policies else []), *([g.id + IN_FORCE] if g.is_policy else [])]
     return tuple(names)
 
 
-def _outcome(found: list[_Counted], asking: _Asking, manifest: dict[str, Any], source: str) -> Outcome:
+def _outcome(found: list[_Counted], asking: Asking, manifest: dict[str, Any], source: str) -> Outcome:
     counted = [both for both, _, _ in found if both]
     if not counted:
         raise UsageError(f"{source} holds no case that can be judged")

@@ -93,6 +93,22 @@ def read_sweep(text: str, knowledge: Knowledge) -> tuple[Beside, ...]:
     )
 
 
+def read_sweeps(texts: Sequence[str], knowledge: Knowledge, guidelines: Sequence[str]) -> tuple[Beside, ...]:
+    """All questions of several sweeps.
+
+    :param guidelines: ids of those that are asked.
+    :raises UsageError: when one does not read, or is of a guideline that is not asked.
+    """
+    found: list[Beside] = []
+    for text in texts:
+        some = read_sweep(text, knowledge)
+        for one in some[:1]:
+            if one.guideline.id not in guidelines:
+                raise UsageError(f"--sweep {text!r}: {one.guideline.id} is not asked: add it with --guideline")
+        found += some
+    return tuple(found)
+
+
 def _number(text: str, sweep: str) -> Decimal:
     try:
         number = Decimal(text)

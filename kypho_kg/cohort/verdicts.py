@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 from kypho_kg.applicability import with_narrower
 from kypho_kg.cohort import columns
 from kypho_kg.cohort.judge import Judged
-from kypho_kg.cohort.layout import Bytes, Flags, Ints, Layout, Words
-from kypho_kg.cohort.logic import MET, NOT_MET
+from kypho_kg.cohort.layout import Bytes, Flags, Layout, Words
+from kypho_kg.cohort.logic import MET, NOT_MET, UNKNOWN
 from kypho_kg.criteria import Criterion, Op
 from kypho_kg.evaluation import Truth
 from kypho_kg.guidelines import (
@@ -109,31 +109,25 @@ def conclusions(judged: Judged, guideline: Guideline, layout: Layout) -> tuple[B
     return verdicts[place], ends[place]
 
 
-UNSURE, NO, YES = range(3)
-
-
 def in_force(judged: Judged, g: Guideline, layout: Layout) -> Bytes:
-    """Whether a policy applies to each case: 2 yes, 0 no, 1 not known (compare ``applicability.py``)."""
+    """Whether a policy applies to each case, as a truth (compare ``applicability.py``)."""
     s = judged.subjects
     n = len(s.patients)
     answers: list[Bytes] = []
 
-    def compare(surely: Flags, possibly: Flags) -> Bytes:
-        return np.where(surely, np.uint8(2), np.where(possibly, np.uint8(1), np.uint8(0)))
-
     if g.effective_from:
         day = _day(g.effective_from)
-        answers.append(compare(s.service_start >= day, s.service_end >= day))
+        answers.append(_compare(s.service_start >= day, s.service_end >= day))
     if g.effective_until:
         day = _day(g.effective_until)
-        answers.append(compare(s.service_end <= day, s.service_start <= day))
+        answers.append(_compare(s.service_end <= day, s.service_start <= day))
     if g.states:
         here = columns.truths(pc.is_in(s.state, value_set=pa.array(g.states, pa.string())))
-        answers.append(compare(here, columns.nulls(s.state)))
+        answers.append(_compare(here, columns.nulls(s.state)))
     for name, bound in (("payer", g.payers), ("placeOfService", g.settings)):
         if bound:
             answers.append(_choice(judged, layout, name, bound))
-    every = functools.reduce(np.minimum, answers) if answers else np.full(n, 2, np.uint8)
+    every = functools.reduce(np.minimum, answers) if answers else np.full(n, MET, np.uint8)
     return every[s.owner]
 
 
@@ -145,9 +139,12 @@ def _choice(judged: Judged, layout: Layout, name: str, bound: Sequence[str]) -> 
     touches = [v for v in layout.values[feature] if with_narrower(layout.k, [v]) & covered_values]
     possible = np.uint64(layout.bits(feature, touches))
     surely, possibly = (known & ~covered) == 0, (known & possible) != 0
-    told = np.where(surely, np.uint8(2), np.where(possibly, np.uint8(1), np.uint8(0)))
-    return np.where(known == 0, np.uint8(1), told)
+    return np.where(known == 0, np.uint8(UNKNOWN), _compare(surely, possibly))
 
 
-def _day(day: date) -> Ints | int:
+def _compare(surely: Flags, possibly: Flags) -> Bytes:
+    return np.where(surely, np.uint8(MET), np.where(possibly, np.uint8(UNKNOWN), np.uint8(NOT_MET)))
+
+
+def _day(day: date) -> int:
     return (day - date(1970, 1, 1)).days

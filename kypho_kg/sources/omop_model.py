@@ -136,13 +136,6 @@ VOCABULARY = (CONCEPT, ANCESTOR, RELATIONSHIP)
 
 TABLES = (PERSON, *EVENTS, *VOCABULARY)
 
-ROLES = (
-    *("row", "person", "concept", "source_concept", "source_value", "start", "start_time", "end", "end_time"),
-    *("state", "verbatim_end", "stopped", "operator", "number", "value_concept", "unit_concept", "unit"),
-    *("words", "source_words", "year", "month", "day"),
-)
-"""Columns of a row, whatever its table."""
-
 UNTOLD = frozenset(
     """
     care_site cdm_source cohort cohort_attribute cohort_definition concept_class concept_synonym domain drug_strength

@@ -73,7 +73,7 @@ def read_rdf(path: Path, knowledge: Knowledge, report: IntakeReport, *, limit: i
         report.rejected.extend(error.problems)
         return
     report.saw("triples", len(triples))
-    yield from _Reader(path.name, knowledge, report, triples).records()
+    yield from RecordReader(path.name, knowledge, report, triples).records()
 
 
 def _asserted(path: Path, knowledge: Knowledge, report: IntakeReport, limit: int) -> list[Triple]:
@@ -137,7 +137,7 @@ def _parsed(file: str, data: bytes, form: str) -> dict[str, set[Triple]]:
     return graphs
 
 
-class _Reader:
+class RecordReader:
     """Reads the records of one file's triples."""
 
     def __init__(self, file: str, knowledge: Knowledge, report: IntakeReport, triples: Iterable[Triple]) -> None:
@@ -150,6 +150,7 @@ class _Reader:
         self.numbers = {iri: f"patient {n}" for n, iri in enumerate(sorted(named), start=1)}
 
     def records(self) -> Iterator[r.Record]:
+        """One record for each patient."""
         facts: dict[str, list[Fact]] = {}
         for node in self._sorted(self.t.subjects(v.TYPE, v.PATIENT)):
             if self._tried(node, self._stands_for, node, PATIENT):
