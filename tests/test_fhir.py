@@ -712,6 +712,25 @@ def test_no_file_is_left(reader: Reader, tmp_path: Path, monkeypatch: pytest.Mon
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+@pytest.mark.parametrize("silent_is_newest", [False, True])
+def test_a_version_that_says_nothing_counts_as_any_other(
+    newest_first: bool, silent_is_newest: bool, reader: Reader, tmp_path: Path
+) -> None:
+    """A single resource that says nothing is not kept; where another version of it is, the source is read again."""
+    silent = condition("J06.9", id="a", meta={"lastUpdated": f"202{5 if silent_is_newest else 3}-01-01T00:00:00Z"})
+    telling = condition("S32.010A", id="a", meta={"lastUpdated": "2024-01-01T00:00:00Z"})
+    odd = {**condition("J06.9"), "id": ["no", "text"]}
+    lines = [patient(), *((silent, telling) if newest_first else (telling, silent)), condition("J06.9", id="b"), odd]
+    path = tmp_path / "loose.ndjson"
+    path.write_text("\n".join([*map(json.dumps, lines), "{"]))
+    [record] = reader.stream(path)
+    assert lesions(record) == ([] if silent_is_newest else ["l1"])
+    assert reader.report.unread["Condition", "another version of the same resource"] == 1
+    assert {key[1]: n for key, n in reader.report.unmapped.items()} == {f"{ICD}|J06.9": 1 + silent_is_newest}
+    assert [p.where for p in reader.report.rejected] == ["loose.ndjson:5", "loose.ndjson:6"]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Bad input
 

@@ -25,6 +25,8 @@ WORDS = 300
 HUGE = 30
 """Powers of ten beyond which a number is no measurement."""
 
+NO_VALUE = "the code of a question or a quantity, without its value"
+
 LOINC = "http://loinc.org"
 
 _SUBSTANCES = frozenset({"RXNORM", "ATC"})
@@ -54,6 +56,11 @@ class Stated:
     absent: bool = False
     """Whether the code rules the finding or the value out."""
 
+    @property
+    def needs_value(self) -> bool:
+        """Whether the code asks for something, and states nothing without its answer."""
+        return self.feature.kind is not Op.FINDING and self.value is None
+
     def fact(self, base: Fact, polarity: Polarity = Polarity.PRESENT) -> Fact:
         """The fact that the code alone makes.
 
@@ -74,7 +81,6 @@ class Meanings:
         self.report = report
         self.level = knowledge.by_name["vertebralLevel"]
         self._known: dict[tuple[str, str, bool], tuple[Stated, ...]] = {}
-        self._silent: dict[tuple[str, str, bool], bool] = {}
         self._rows: dict[tuple[str, str, str, str], tuple[str, str, str]] = {}
 
     def meaning(self, system: str, code: str, *, substance: bool = False) -> tuple[Stated, ...]:
@@ -91,14 +97,6 @@ class Meanings:
                 for fact in self.mappings.facts(code, self.k, system)
                 if substance or fact.mapping.prefix not in _SUBSTANCES
             )
-        return known
-
-    def silent(self, system: str, code: str, substance: bool) -> bool:
-        """Whether a code states nothing."""
-        known = self._silent.get((system, code, substance))
-        if known is None:
-            said = self.meaning(system.strip(), code.strip(), substance=substance)
-            known = self._silent[system, code, substance] = not said
         return known
 
     def unknown(self, kind: str, system: str, code: str, text: str, times: int = 1) -> None:
@@ -151,17 +149,28 @@ class Meanings:
             self.report.passed(f"{kind} value", f"{system}|{code}", "")
         return replace(blank, cause=Cause.IN_WORDS_ONLY, words=words[:WORDS])
 
-    def measured(self, kind: str, ranged: Range, unit: str, feature: Feature, blank: Fact) -> Fact:
+    def measured(self, kind: str, ranged: Range, unit: str, feature: Feature, base: Fact) -> Fact:
         """The fact of a quantity in the unit of its feature; unknown, in words, where the unit is not understood."""
         factor = factor_of(feature, unit)
-        words = f"{ranged} {unit}".strip()
+        words = "" if unit == feature.unit else f"{ranged} {unit}".strip()
+        value = ranged if factor == 1 or factor is None else ranged.scaled(factor)
+        fact = Fact(
+            base.subject,
+            feature.iri,
+            value,
+            mood=base.mood,
+            time=base.time,
+            status=base.status,
+            words=words,
+            unit=feature.unit,
+            source=base.source,
+        )
         if factor is None:
             # It stays as an unknown: a later value that cannot be read must not leave an older one standing.
             self.report.left(kind, f"unit of {feature.name} not understood")
             reason = f"unit not understood; expected {', '.join((feature.unit, *feature.accepts))}"
-            return replace(blank, cause=Cause.INDETERMINATE, words=words, reason=reason)
-        value = ranged if factor == 1 else ranged.scaled(factor)
-        return replace(blank, value=value, polarity=Polarity.PRESENT, words="" if unit == feature.unit else words)
+            return replace(fact, value=None, polarity=Polarity.INDETERMINATE, cause=Cause.INDETERMINATE, reason=reason)
+        return fact
 
     def alone(self, kind: str, stated: Iterable[Stated], base: Fact, *, proposes: bool = False) -> Statement:
         """The facts that codes state without a value beside them.
@@ -171,8 +180,8 @@ class Meanings:
         said = Statement(kind, start=base.time)
         procedures = False
         for one in stated:
-            if one.feature.kind is not Op.FINDING and one.value is None:
-                self.report.left(kind, "the code of a question or a quantity, without its value")
+            if one.needs_value:
+                self.report.left(kind, NO_VALUE)
             elif one.feature.bearer == PROCEDURE_CLASS:
                 procedures = True
                 if proposes:
@@ -215,8 +224,9 @@ def _through(fact: CodedFact) -> str:
 
 def compared(number: Decimal, comparator: str) -> Range | None:
     """The values that a number with a comparator (``<``, ``<=``, ``>``, ``>=`` or none) allows; ``None`` for others."""
+    if not comparator:
+        return Range.exactly(number)
     return {
-        "": Range.exactly(number),
         "<": Range(None, number, high_open=True),
         "<=": Range(None, number),
         ">": Range(number, None, low_open=True),

@@ -22,9 +22,10 @@ from kypho_kg.mappings import Mappings, load_mappings
 from kypho_kg.record import Record
 from kypho_kg.sources.codes import Malformed
 from kypho_kg.sources.fhir_codes import Codes, Json
-from kypho_kg.sources.fhir_json import Held, entries, glance, parsed, pass_over, reference, says_nothing
+from kypho_kg.sources.fhir_json import Glance, Held, begins_a_bundle, entries, glance, parsed, reference
 from kypho_kg.sources.fhir_resources import OWNED, ResourceReader
-from kypho_kg.sources.fhir_store import KEPT_APART, Gathered, Group
+from kypho_kg.sources.fhir_skim import Silent, Skim
+from kypho_kg.sources.fhir_store import KEPT_APART, NOT_READ, READ, STAY, Gathered, Group
 from kypho_kg.sources.lesions import build
 
 _SUFFIXES = (".ndjson", ".ndjson.gz")
@@ -56,51 +57,63 @@ class _Source:
     def __init__(self, path: Path, codes: Codes, report: IntakeReport, as_of: date | None) -> None:
         self.path = path
         self.codes = codes
+        self.skim = Skim(codes)
         self.report = report
         self.as_of = as_of
 
     def records(self) -> Iterator[Record]:
         with closing(Gathered(self.report)) as store:
-            for file in self._files():
-                for where, raw in self._contents(file):
-                    found = entries(raw)
-                    if found is not None:
-                        yield from self._bundle(file.name, where, self._plain(where, found))
-                        continue
-                    held = self._held(where, raw)
-                    if held is None:
-                        continue
-                    if held.kind == "Bundle":
-                        yield from self._bundle(file.name, where, self._odd(where, held.content))
-                    elif held.kind:
-                        self.report.saw(held.kind)
-                        if not self._passes(held):
+            try:
+                for file in self._files():
+                    for where, raw in self._contents(file):
+                        seen = None if begins_a_bundle(raw) else glance(raw)
+                        if seen is not None and seen.resourceType not in ("", "Bundle"):
+                            self._single(store, where, raw, seen)
+                        elif (found := entries(raw)) is not None:
+                            yield from self._bundle(file.name, where, self._plain(where, found))
+                        elif (held := self._parsed(where, raw)) is None:
+                            continue
+                        elif held.kind == "Bundle":
+                            yield from self._bundle(file.name, where, self._odd(where, held.content))
+                        elif held.kind:
+                            self.report.saw(held.kind)
                             store.add(held)
-                        elif held.seen is not None and store.passed(held):
-                            pass_over(self.codes, held.seen)
-                    else:
-                        self.report.reject(where, "resourceType is missing", "a FHIR resource")
-            self._take_back(store)
-            for group in store.groups():
-                yield from self._record(group, self.path.name, store.shared)
+                        else:
+                            self.report.reject(where, "resourceType is missing", "a FHIR resource")
+                self._take_back(store)
+                for group in store.groups():
+                    yield from self._record(group, self.path.name, store.shared, store.stays)
+            finally:
+                self.skim.settle()
 
-    def _passes(self, held: Held) -> bool:
-        """Whether a single resource is not even kept; a stay is, for others may take their date from it."""
-        seen = held.seen
-        return (
-            seen is not None and seen.resourceType != "Encounter" and bool(held.id) and says_nothing(self.codes, seen)
-        )
+    def _single(self, store: Gathered, where: str, raw: bytes, seen: Glance) -> None:
+        """Keep a resource that stands by itself, or count it."""
+        self.report.saw(seen.resourceType)
+        silent = self._passes(seen, raw)
+        if seen.resourceType not in READ:
+            self.report.left(seen.resourceType, NOT_READ)
+        elif silent is None:
+            store.add(Held(where, raw, seen))
+        elif store.passed(where, seen, raw):
+            silent.times += 1
+
+    def _passes(self, seen: Glance, raw: bytes) -> Silent | None:
+        """What to count of a resource that says nothing; one without an id may be a copy, and is read."""
+        return self.skim.silent(seen, raw) if seen.id.strip() else None
 
     def _take_back(self, store: Gathered) -> None:
         """Read the source again for resources of which one version was kept and another passed: the newest counts."""
         names = store.contested()
+        told = len(self.report.rejected)
         for file in self._files() if names else ():
             for where, raw in self._contents(file):
-                held = self._held(where, raw) if b'"Bundle"' not in raw else None
-                if held is not None and hash((held.kind, held.id)) in names and self._passes(held):
-                    assert held.seen is not None
-                    pass_over(self.codes, held.seen, -1)
-                    store.add(held)
+                seen = glance(raw)
+                if seen is not None and seen.name in names and (silent := self._passes(seen, raw)):
+                    silent.times -= 1
+                    store.add(Held(where, raw, seen))
+        del self.report.rejected[told:]  # what cannot be read was told the first time
+        self.skim.settle()
+        self.report.forget_none()
 
     # -- files
 
@@ -115,7 +128,7 @@ class _Source:
     def _contents(self, file: Path) -> Iterator[tuple[str, bytes]]:
         """The texts of a file with their places: each line, or the whole file."""
         lines = file.name.lower().endswith(_SUFFIXES)
-        place = f"{file.name}:1"
+        name, place = file.name, f"{file.name}:1"
         try:
             with file.open("rb") as raw:
                 packed = raw.read(2) == _GZIP
@@ -125,8 +138,8 @@ class _Source:
                     yield place, stream.read()
                     return
                 for number, line in enumerate(stream, start=1):
-                    place = f"{file.name}:{number}"
-                    if line.strip():
+                    place = f"{name}:{number}"
+                    if not line.isspace():
                         yield place, line
         except (EOFError, zlib.error, gzip.BadGzipFile):
             self.report.reject(place, "the compressed file is damaged after this line", "a whole gzip file")
@@ -138,6 +151,9 @@ class _Source:
         seen = glance(raw)
         if seen is not None and seen.resourceType not in ("", "Bundle"):
             return Held(place, raw, seen)
+        return self._parsed(place, raw)
+
+    def _parsed(self, place: str, raw: bytes) -> Held | None:
         try:
             found = parsed(raw)
         except UnicodeDecodeError:
@@ -212,7 +228,7 @@ class _Source:
                 elif kind in OWNED:
                     owned.append(held)
                 else:
-                    self.report.left(kind, "this kind of resource is not read")
+                    self.report.left(kind, NOT_READ)
             except Malformed as error:
                 self.report.reject(held.where, f"{kind}.{error.field} cannot be read", error.expected)
         own = frozenset(groups)
@@ -228,19 +244,30 @@ class _Source:
             else:
                 groups.setdefault(owner, Group(owner.partition("/")[2])).resources.append(held)
         for _, group in sorted(groups.items()):
-            yield from self._record(group, file, lambda ref: shared.get(names.get(ref, reference(ref))), names)
+            yield from self._record(group, file, lambda ref: shared.get(names.get(ref, reference(ref))), names=names)
 
     def _record(
-        self, group: Group, file: str, shared: Callable[[str], Json | None], names: dict[str, str] | None = None
+        self,
+        group: Group,
+        file: str,
+        shared: Callable[[str], Json | None],
+        stays: Callable[[str, str], list[Json]] = lambda patient, key: [],
+        names: dict[str, str] | None = None,
     ) -> Iterator[Record]:
         def named(ref: str) -> str:
             return (names or {}).get(ref) or reference(ref)
 
         resources = _unique(self._telling(group), self.report)
-        visits = {f"Encounter/{h.id}": h for h in group.resources if h.kind == "Encounter"}
-        reader = ResourceReader(
-            self.codes, self.report, lambda key: visits[key].content if key in visits else None, file, named, shared
-        )
+        here: dict[str, list[Json]] = {}
+        for held in group.resources:
+            if held.kind == STAY:
+                here.setdefault(f"{STAY}/{held.id}", []).append(held.content)
+
+        def stay(key: str) -> Json | None:
+            versions = here.get(key, []) + stays(group.patient, key)
+            return max(versions, key=_version, default=None)
+
+        reader = ResourceReader(self.codes, self.report, stay, file, named, shared)
         statements = []
         for where, resource in resources:
             try:
@@ -258,11 +285,13 @@ class _Source:
 
         Of a resource that stands there twice, no version is passed over: the newest counts.
         """
-        times = Counter((h.kind, h.id) for h in group.resources)
-        for held in group.resources:
-            alone = bool(held.id) and times[held.kind, held.id] == 1
-            if held.seen is not None and alone and says_nothing(self.codes, held.seen):
-                pass_over(self.codes, held.seen)
+        names = [held.name for held in group.resources]
+        times = Counter(names)
+        for name, held in zip(names, group.resources, strict=True):
+            seen = held.seen if times[name] == 1 else None
+            silent = self._passes(seen, held.raw) if seen is not None else None
+            if silent is not None:
+                silent.times += 1
             elif held.content:
                 yield held.where, held.content
             else:

@@ -45,6 +45,10 @@ _MISSING: Mapping[str, Cause] = {
     ),
 }
 
+_WORDS = frozenset({"valueString", "valueMarkdown"})
+_CODED = frozenset({"valueCodeableConcept", "valueCoding"})
+_NO_NUMBERS = _WORDS | _CODED
+
 
 def statuses(**words: str) -> Mapping[str, Status | None]:
     """What each status of a kind of resource means: names of :class:`Status`, or none, with the FHIR codes."""
@@ -219,10 +223,12 @@ class Codes(Meanings):
     def value(self, kind: str, node: Json, stated: Stated, base: Fact) -> Fact | None:
         """The fact of a question with its ``value[x]``, or ``None`` where nothing can be said."""
         feature = stated.feature
-        blank = replace(base, feature=feature.iri, unit=feature.unit, polarity=Polarity.INDETERMINATE)
-        keys = [key for key in node if re.match("value[A-Z]", key) and node[key] is not None]
+        keys = [key for key in node if key.startswith("value") and key[5:6].isupper() and node[key] is not None]
         if len(keys) > 1:
             raise Malformed("value[x]", "one value")
+        if keys and feature.kind is Op.QUANTITY and keys[0] not in _NO_NUMBERS:
+            return self._quantity(kind, node, keys[0], feature, base)
+        blank = replace(base, feature=feature.iri, unit=feature.unit, polarity=Polarity.INDETERMINATE)
         if not keys:
             missing = next((text(c, "code") for c in trees(tree(node, "dataAbsentReason"), "coding")), "")
             if missing or "dataAbsentReason" in node:
@@ -232,13 +238,11 @@ class Codes(Meanings):
             self.report.left(kind, "no value")
             return None
         key = keys[0]
-        if key in ("valueString", "valueMarkdown"):
+        if key in _WORDS:
             return replace(blank, cause=Cause.IN_WORDS_ONLY, words=text(node, key)[:WORDS])
-        if key in ("valueCodeableConcept", "valueCoding"):
+        if key in _CODED:
             concept = {"coding": [tree(node, key)]} if key == "valueCoding" else tree(node, key)
             return self._coded(kind, concept, stated, base, blank)
-        if feature.kind is Op.QUANTITY:
-            return self._quantity(kind, node, key, feature, blank)
         if key == "valueBoolean" and (feature.kind is Op.FINDING or stated.value):
             return stated.fact(base, Polarity.PRESENT if said_so(node, key) else Polarity.ABSENT)
         if feature.kind is None and key in ("valueDateTime", "valueDate"):
@@ -251,7 +255,7 @@ class Codes(Meanings):
         words = text(concept, "text") or next((text(c, "display") for c in codings), "")
         return self.answered(kind, [(text(c, "system"), text(c, "code")) for c in codings], words, stated, base, blank)
 
-    def _quantity(self, kind: str, node: Json, key: str, feature: Feature, blank: Fact) -> Fact | None:
+    def _quantity(self, kind: str, node: Json, key: str, feature: Feature, base: Fact) -> Fact | None:
         if key in ("valueInteger", "valueDecimal", "valueInteger64"):
             raw = node[key]
             if key == "valueInteger64" and isinstance(raw, str) and re.fullmatch(r"-?\d{1,19}", raw, re.ASCII):
@@ -272,7 +276,7 @@ class Codes(Meanings):
         else:
             self.report.left(kind, f"{key} where the feature takes no such value")
             return None
-        return self.measured(kind, ranged, unit, feature, blank)
+        return self.measured(kind, ranged, unit, feature, base)
 
     def _measured(self, quantity: Json) -> tuple[Range, str]:
         found = number(quantity.get("value"), "valueQuantity.value")

@@ -1,7 +1,6 @@
-"""FHIR as JSON: a resource is looked over first, and parsed in full only where its codes mean something here.
+"""FHIR as JSON: a resource is looked over first, and parsed in full where it may say something.
 
-Most of a record says nothing of a spine. Its codes are counted by a quick look; whatever the look does not understand
-is parsed in full and read as if there had been no look.
+Whatever the look does not understand is parsed in full and read as if there had been no look.
 """
 
 from __future__ import annotations
@@ -10,48 +9,36 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import NoReturn
 
 import msgspec
 
-from kypho_kg.record import Status
 from kypho_kg.sources.codes import Malformed
-from kypho_kg.sources.fhir_codes import Codes, Json, text, tree
-from kypho_kg.sources.fhir_resources import STATUSES
-
-
-class _Coding(msgspec.Struct, gc=False):
-    system: str = ""
-    code: str = ""
-    display: str = ""
-
-
-class _Concept(msgspec.Struct):
-    coding: list[_Coding] = []
-    text: str = ""
+from kypho_kg.sources.fhir_codes import Json, text, tree
 
 
 class _Reference(msgspec.Struct, gc=False):
     reference: str = ""
 
 
-class _Component(msgspec.Struct):
-    code: _Concept
+class _Component(msgspec.Struct, gc=False):
+    code: msgspec.Raw
 
 
-class Glance(msgspec.Struct):
-    """What a quick look at a resource shows."""
+class Glance(msgspec.Struct, gc=False):
+    """What a quick look at a resource shows; its codes stay as they stand."""
 
     resourceType: str  # noqa: N815 - FHIR's name
     id: str = ""
     status: str = ""
     subject: _Reference | None = None
     patient: _Reference | None = None
-    code: _Concept | None = None
-    medicationCodeableConcept: _Concept | None = None  # noqa: N815
+    code: msgspec.Raw = msgspec.Raw()
+    medicationCodeableConcept: msgspec.Raw = msgspec.Raw()  # noqa: N815
     component: list[_Component] = []
     doNotPerform: bool = False  # noqa: N815
-    class_: _Coding | None = msgspec.field(default=None, name="class")
+    class_: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="class")
 
     @property
     def owner(self) -> str:
@@ -60,19 +47,17 @@ class Glance(msgspec.Struct):
         return found.reference if found else ""
 
     @property
-    def concepts(self) -> list[_Concept]:
-        """What the resource is about."""
-        stay = _Concept([self.class_]) if self.class_ else None
-        found = [self.code, self.medicationCodeableConcept, stay, *(c.code for c in self.component)]
-        return [c for c in found if c is not None]
+    def name(self) -> int:
+        """A number for its type and id: equal ones name one resource."""
+        return hash((self.resourceType, self.id.strip()))
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, gc=False):
     resource: msgspec.Raw
     fullUrl: str = ""  # noqa: N815
 
 
-class _Bundle(msgspec.Struct):
+class _Bundle(msgspec.Struct, gc=False):
     resourceType: str  # noqa: N815
     entry: list[_Entry] = []
 
@@ -80,14 +65,7 @@ class _Bundle(msgspec.Struct):
 _glance = msgspec.json.Decoder(Glance)
 _bundle = msgspec.json.Decoder(_Bundle)
 _whole = msgspec.json.Decoder(float_hook=Decimal)
-_SKIMMED: Mapping[str, str] = {
-    **dict.fromkeys(("Observation", "Condition", "AllergyIntolerance", "Procedure"), "code"),
-    **dict.fromkeys(
-        ("MedicationRequest", "MedicationStatement", "MedicationAdministration"), "medicationCodeableConcept"
-    ),
-    "Encounter": "class_",
-}
-"""Kinds that say nothing where none of their codes does, with the field that holds the code."""
+_BEGINNING = 100
 
 
 def glance(raw: bytes) -> Glance | None:
@@ -98,10 +76,13 @@ def glance(raw: bytes) -> Glance | None:
         return None
 
 
+def begins_a_bundle(raw: bytes) -> bool:
+    """Whether a text looks like a Bundle from its beginning: a look over the whole of one is spared then."""
+    return b'"Bundle"' in raw[:_BEGINNING]
+
+
 def entries(raw: bytes) -> Iterator[tuple[bytes, str]] | None:
     """The resources of a Bundle as bytes, each with its full URL; nothing where it is no plain Bundle."""
-    if b'"Bundle"' not in raw:
-        return None
     try:
         found = _bundle.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -109,31 +90,6 @@ def entries(raw: bytes) -> Iterator[tuple[bytes, str]] | None:
     if found.resourceType != "Bundle":
         return None
     return ((bytes(e.resource), e.fullUrl) for e in found.entry)
-
-
-def says_nothing(codes: Codes, seen: Glance) -> bool:
-    """Whether none of the codes of a resource means anything here, and nothing else of it could."""
-    kind = seen.resourceType
-    field = _SKIMMED.get(kind)
-    if field is None or getattr(seen, field) is None or seen.doNotPerform:
-        return False
-    if kind in STATUSES and not isinstance(STATUSES[kind].get(seen.status), Status):
-        return False
-    substance = field == "medicationCodeableConcept"
-    return all(codes.silent(c.system, c.code, substance) for concept in seen.concepts for c in concept.coding)
-
-
-def pass_over(codes: Codes, seen: Glance, times: int = 1) -> None:
-    """Count the codes of a resource that says nothing.
-
-    :param times: -1 takes back that they were counted.
-    """
-    for concept in seen.concepts:
-        coded = [c for c in concept.coding if c.code]
-        for c in coded:
-            codes.unknown(seen.resourceType, c.system, c.code, c.display, times)
-        if not coded:
-            codes.report.left(seen.resourceType, "text only, no code" if concept.text else "no code", times)
 
 
 def parsed(raw: bytes) -> object:
@@ -183,6 +139,11 @@ class Held:
         return self.seen.id.strip() if self.seen else text(self.content, "id")
 
     @property
+    def name(self) -> int:
+        """A number for its type and id: equal ones name one resource."""
+        return self.seen.name if self.seen else hash((self.kind, self.id))
+
+    @property
     def content(self) -> Json:
         """The whole resource, parsed once."""
         if self.whole is None:
@@ -197,6 +158,7 @@ class Held:
         return patient_of(self.seen.owner.strip(), names) if self.seen else _patient_of(self.content, names)
 
 
+@lru_cache(maxsize=1 << 10)  # resources of one patient stand together
 def reference(ref: str) -> str:
     """``Type/id`` of a reference, whatever server and version it names; a UUID is taken as the id of a patient."""
     ref = ref.partition("/_")[0].rstrip("/")

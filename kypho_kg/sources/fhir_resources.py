@@ -51,13 +51,17 @@ _OF_STAY = fc.statuses(
 _OF_ANSWERS = fc.statuses(confirmed="completed amended", provisional="in-progress stopped")
 STATUSES: Mapping[str, Mapping[str, Status | None]] = {
     "Observation": _OF_RESULT,
+    "DiagnosticReport": _OF_RESULT,
     "Procedure": _OF_DEED,
     "MedicationRequest": _OF_REQUEST,
+    "ServiceRequest": _OF_REQUEST,
     "MedicationStatement": _OF_TAKING,
     "MedicationAdministration": _OF_TAKING,
     "Encounter": _OF_STAY,
 }
 """What the statuses mean of the kinds that must have one; none where there is nothing yet."""
+IN_WORDS, ATTACHED = "conclusion in words only", "an attached document"
+"""What a report holds that is not read."""
 _OVER = frozenset({"completed", "stopped", "ended", "finished", "discharged"})
 _PLANS = frozenset({"proposal", "plan", "option"})
 _VOID = frozenset({Status.REFUTED, Status.ENTERED_IN_ERROR})
@@ -89,8 +93,7 @@ class ResourceReader:
         :raises Malformed: when a field that is needed cannot be read.
         """
         kind, id_ = resource["resourceType"], text(resource, "id")
-        base = Fact(PATIENT, "", source=Source(f"{self.file}: {kind}/{id_}" if id_ else where))
-        statements = _READERS[kind](self, kind, resource, base)
+        statements = _READERS[kind](self, kind, resource, f"{self.file}: {kind}/{id_}" if id_ else where)
         for statement in statements:
             statement.key = f"{kind}/{id_}" if id_ else ""
             for code, feature in statement.took:
@@ -134,8 +137,8 @@ class ResourceReader:
 
     # -- kinds
 
-    def _patient(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
-        said = Statement(kind)
+    def _patient(self, kind: str, resource: Json, origin: str) -> list[Statement]:
+        said, base = Statement(kind), _base(origin)
         born, sex = self.k.by_name["birthDate"], self.k.by_name["sex"]
         day = moment(resource, "birthDate")
         if day:
@@ -148,23 +151,23 @@ class ResourceReader:
                 said.took.append(("gender", sex.name))
         return [said]
 
-    def _condition(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _condition(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         status = fc.VERIFICATION.get(fc.status_code(resource, "verificationStatus", fc.VERIFICATION), Status.CONFIRMED)
         clinical = fc.status_code(resource, "clinicalStatus", _CLINICAL)
         start = fc.first_time(resource, "onsetDateTime", "onsetPeriod", "recordedDate", "assertedDate")
         gone = fc.first_time(resource, "abatementDateTime", "abatementPeriod")
         abated = any(key.startswith("abatement") and resource[key] not in (None, False) for key in resource)
         stated = self.codes.of(kind, tree(resource, "code"))
-        said = self._statement(
-            kind, resource, stated, replace(base, time=start or self._visit(resource), status=status)
-        )
+        if not stated:
+            return []
+        said = self._statement(kind, resource, stated, _base(origin, start or self._visit(resource), status))
         said.makes = kind == "Condition" and status not in _VOID
         said.ongoing = not (abated or _CLINICAL.get(clinical, False)) and status not in _VOID
         if not said.ongoing and status not in _VOID:
             self._ended(said, resource, gone, unsure=clinical != "" and not _CLINICAL[clinical])
         return [said]
 
-    def _observed(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _observed(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         state = fc.one_of(resource, "status", _OF_RESULT)
         status = _OF_RESULT[state]
         time = fc.first_time(resource, "effectiveDateTime", "effectivePeriod", "effectiveInstant", "issued")
@@ -174,11 +177,11 @@ class ResourceReader:
             stated = self.codes.of(kind, tree(node, "code"))
             if not stated or not self._counts(kind, state, status, time):
                 continue
-            one = Statement(kind, start=time, links=self._links(resource, "focus"))
+            one, base = Statement(kind, start=time, links=self._links(resource, "focus")), _base(origin, time, status)
             for what in stated:
                 if what.feature.bearer == PROCEDURE_CLASS or what.feature is self.codes.level:
                     continue
-                fact = self._result(kind, node, what, replace(base, time=time), status)
+                fact = self._result(kind, node, what, base, ordered=status is None)
                 if fact:
                     one.facts.append(fact)
                     one.took.append((what.code, what.feature.name))
@@ -193,12 +196,12 @@ class ResourceReader:
             return False
         return status is None or self._dated(kind, time)
 
-    def _result(self, kind: str, node: Json, what: Stated, base: Fact, status: Status | None) -> Fact | None:
-        if status is None:
+    def _result(self, kind: str, node: Json, what: Stated, base: Fact, *, ordered: bool) -> Fact | None:
+        if ordered:
             return replace(what.fact(base, Polarity.INDETERMINATE), mood=Mood.ORDERED)
-        return self.codes.value(kind, node, what, replace(base, status=status))
+        return self.codes.value(kind, node, what, base)
 
-    def _report_of(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _report_of(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         state = fc.one_of(resource, "status", _OF_RESULT)
         status = _OF_RESULT[state]
         time = fc.first_time(resource, "effectiveDateTime", "effectivePeriod", "started", "issued")
@@ -211,19 +214,18 @@ class ResourceReader:
         stated = [one for concept in concepts for one in self.codes.of(kind, concept)]
         concluded = [one for c in trees(resource, "conclusionCode") for one in self.codes.of(kind, c)]
         if text(resource, "conclusion") and not concluded:
-            self.report.left(kind, "conclusion in words only")
+            self.report.left(kind, IN_WORDS)
         elif trees(resource, "presentedForm") and not concluded:
-            self.report.left(kind, "an attached document")
+            self.report.left(kind, ATTACHED)
         everything = list({(s.feature.iri, s.value, s.absent): s for s in (*stated, *concluded)}.values())
         if not everything or not self._counts(kind, state, status, time):
             return []
         mood = Mood.OBSERVED if status else Mood.ORDERED
-        said = self._statement(kind, resource, everything, replace(base, time=time, status=status or base.status))
-        said.facts = [replace(f, mood=mood) for f in said.facts]
+        said = self._statement(kind, resource, everything, _base(origin, time, status, mood))
         said.ongoing = status is Status.CONFIRMED
         return [said]
 
-    def _procedure(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _procedure(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         state = fc.one_of(resource, "status", _OF_DEED)
         status = _OF_DEED[state]
         keys = [f"{stem}{form}" for stem in ("performed", "occurrence") for form in ("DateTime", "Period")]
@@ -231,7 +233,9 @@ class ResourceReader:
         stated = self.codes.of(kind, tree(resource, "code"))
         if stated and (status or state == "not-done") and not self._dated(kind, time):
             return []
-        said = self._statement(kind, resource, stated, replace(base, time=time, status=status or base.status))
+        if not stated:
+            return []
+        said = self._statement(kind, resource, stated, _base(origin, time, status))
         said.links = self._links(resource, "reasonReference", "reason")
         said.makes = status is not None and status not in _VOID
         said.ongoing = status is Status.CONFIRMED
@@ -242,7 +246,7 @@ class ResourceReader:
             said.facts = [replace(fact, mood=Mood.PLANNED) for fact in said.facts]
         return [said]
 
-    def _taken(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _taken(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         request = kind == "MedicationRequest"
         known = _OF_REQUEST if request else _OF_TAKING
         state = fc.one_of(resource, "status", known)
@@ -264,8 +268,10 @@ class ResourceReader:
             return []
         if request and state == "on-hold":
             status = Status.UNCONFIRMED
+        if not stated:
+            return []
         mood = Mood.PLANNED if intent in _PLANS or state in ("draft", "intended") else Mood.OBSERVED
-        said = self._statement(kind, resource, stated, replace(base, time=start, status=status, mood=mood))
+        said = self._statement(kind, resource, stated, _base(origin, start, status, mood))
         said.ongoing = state in ("active", "recorded") and mood is Mood.OBSERVED
         if state == "not-taken":
             said.ends = _undone(said.facts)
@@ -294,7 +300,7 @@ class ResourceReader:
         known = any(self.codes.stated(c, substance=True) for c in trees(code, "coding"))
         return [code] if known or not parts else parts
 
-    def _encounter(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _encounter(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         state = fc.one_of(resource, "status", _OF_STAY)
         status = _OF_STAY[state]
         start, end = fc.bounds(resource, "actualPeriod" if "actualPeriod" in resource else "period")
@@ -303,13 +309,13 @@ class ResourceReader:
         if not stated or status is None or not self._dated(kind, start):
             return []
         mood = Mood.PLANNED if state == "planned" else Mood.OBSERVED
-        said = self._statement(kind, resource, stated, replace(base, time=start, status=status, mood=mood))
+        said = self._statement(kind, resource, stated, _base(origin, start, status, mood))
         said.ongoing = state in ("in-progress", "onleave")
         if state in _OVER:
             self._ended(said, resource, end)
         return [said]
 
-    def _request(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _request(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         state = fc.one_of(resource, "status", _OF_REQUEST)
         status, intent = _OF_REQUEST[state], text(resource, "intent")
         code = tree(resource, "code")
@@ -318,7 +324,9 @@ class ResourceReader:
             self.report.left(kind, "revoked, or an order not to do it")
             return []
         time = moment(resource, "authoredOn") or self._visit(resource)
-        said = self._statement(kind, resource, stated, replace(base, time=time, status=status))
+        if not stated:
+            return []
+        said = self._statement(kind, resource, stated, _base(origin, time, status))
         mood = Mood.PLANNED if intent in _PLANS or state == "draft" else Mood.ORDERED
         said.facts = [replace(fact, mood=mood) for fact in said.facts]
         said.links = self._links(resource, "reasonReference", "reason")
@@ -330,7 +338,7 @@ class ResourceReader:
         ]
         return [said]
 
-    def _answers(self, kind: str, resource: Json, base: Fact) -> list[Statement]:
+    def _answers(self, kind: str, resource: Json, origin: str) -> list[Statement]:
         status = _OF_ANSWERS[fc.one_of(resource, "status", _OF_ANSWERS)]
         time = moment(resource, "authored") or self._visit(resource)
         said: list[Statement] = []
@@ -345,9 +353,10 @@ class ResourceReader:
             if not stated or not self._dated(kind, time):
                 continue
             one = Statement(kind, start=time, loose=any(s.feature.kind is Op.QUANTITY for s in stated))
+            base = _base(origin, time, status)
             for what in stated:
                 for reply in replies:
-                    fact = self._result(kind, reply, what, replace(base, time=time), status)
+                    fact = self._result(kind, reply, what, base, ordered=status is None)
                     if fact and what.feature.bearer != PROCEDURE_CLASS and what.feature is not self.codes.level:
                         one.facts.append(fact)
                         one.took.append((what.code, what.feature.name))
@@ -355,12 +364,17 @@ class ResourceReader:
         return said
 
 
+def _base(origin: str, time: TimeSpan | None = None, status: Status | None = None, mood: Mood = Mood.OBSERVED) -> Fact:
+    """What the facts of one resource have in common."""
+    return Fact(PATIENT, "", mood=mood, time=time, status=status or Status.CONFIRMED, source=Source(origin))
+
+
 def _undone(facts: Iterable[Fact]) -> list[Fact]:
     """Facts that a deed or an intake would have made, had it taken place."""
     return [replace(fact, polarity=Polarity.ABSENT) for fact in facts if fact.polarity is Polarity.PRESENT]
 
 
-_Reader = Callable[[ResourceReader, str, Json, Fact], list[Statement]]
+_Reader = Callable[[ResourceReader, str, Json, str], list[Statement]]
 _READERS: Mapping[str, _Reader] = {
     "Patient": ResourceReader._patient,
     "Condition": ResourceReader._condition,

@@ -179,7 +179,7 @@ class RowReader:
             ranged = compared(_number(row.number), sign)
             if ranged is None:
                 raise Malformed("operator_concept_id", f"one of {', '.join(map(str, om.OPERATORS))}")
-            return self.m.measured(kind, ranged, self.concepts.unit(row.unit_concept, row.unit), feature, blank)
+            return self.m.measured(kind, ranged, self.concepts.unit(row.unit_concept, row.unit), feature, base)
         if row.value_concept:
             codings, words = self.concepts.answer(row.value_concept)
             return self.m.answered(kind, codings, words, stated, base, blank)
