@@ -137,12 +137,17 @@ def day(text: str | None) -> date | None:
 
 
 def intake_of(
-    files: list[Path], with_: list[Path] | None, mapping: Path | None = None, mappings: list[Path] | None = None
+    files: list[Path],
+    with_: list[Path] | None,
+    mapping: Path | None = None,
+    mappings: list[Path] | None = None,
+    *,
+    many: bool = False,
 ) -> Intake:
     """The records of some sources, with what is wrong with the rest and what was read of each."""
     from kypho_kg.intake import read_sources
 
-    return read_sources(files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or ())
+    return read_sources(files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), many=many)
 
 
 def records_of(

@@ -36,7 +36,7 @@ def intake(
     from kypho_kg.intake_text import print_coverage, print_reports
 
     k = knowledge()
-    found = intake_of(files, None, mapping, mappings)
+    found = intake_of(files, None, mapping, mappings, many=True)
     if format_ is Format.JSON:
         filled, missing = coverage(k, found.records)
         unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in missing]

@@ -118,7 +118,8 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[], None]]:
 def query(
     name: Annotated[str, typer.Argument(help="Name of a bundled query, or a .rq file; 'list' lists the bundled ones.")],
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Patient files: assessed under all guidelines, and queried too.")
+        list[Path] | None,
+        typer.Argument(help="Whatever 'assess' reads: judged under all guidelines, and queried too."),
     ] = None,
     store: Annotated[
         Path | None, typer.Option("--store", help="Ask the patients of this folder, which 'load' made.")
@@ -127,6 +128,8 @@ def query(
     with_: With = None,
     assume: Assume = None,
     no_bridge: NoBridge = False,
+    mapping: MappingOpt = None,
+    mappings: MappingsOpt = None,
     param: Annotated[
         list[str] | None, typer.Option("--param", help="NAME=VALUE: give a variable a value; repeatable.")
     ] = None,
@@ -142,9 +145,11 @@ def query(
             typer.echo(f"{known:32} {title}")
         return
     if store and files:
-        raise UsageError("give patient files or --store, not both")
-    if not files and (as_of or with_ or assume or no_bridge):
-        raise UsageError("--as-of, --with, --assume and --no-bridge say how patient files are read: give some")
+        raise UsageError("give files or --store, not both")
+    if not files and (as_of or with_ or assume or no_bridge or mapping or mappings):
+        raise UsageError(
+            "--as-of, --with, --assume, --no-bridge, --mapping and --mappings say how files are read: give some"
+        )
     if not timeout > 0:
         raise UsageError(f"--timeout {timeout:g}; expected a number of seconds above 0")
     querying.bindings(knowledge(), querying.query_text(name), param or ())  # a mistake costs no assessment
@@ -152,7 +157,16 @@ def query(
     problems: list[Problem] = []
     if files:
         every = list(knowledge().guidelines)
-        answers, problems = assessed(files, as_of, with_, guidelines=every, assume=assume or (), bridges=not no_bridge)
+        answers, problems = assessed(
+            files,
+            as_of,
+            with_,
+            mapping=mapping,
+            mappings=mappings,
+            guidelines=every,
+            assume=assume or (),
+            bridges=not no_bridge,
+        )
         if not answers:
             report_problems(problems)
     if store:

@@ -22,6 +22,7 @@ from kypho_kg.fact_table import CASES, FACTS, table_files, write_fact_table
 from kypho_kg.intake import mark_invalid, stream_sources
 from kypho_kg.intake_report import IntakeReport, report_json
 from kypho_kg.knowledge import Knowledge
+from kypho_kg.plausibility import believable
 from kypho_kg.record import Record
 from kypho_kg.sources.rdf import RecordReader
 from kypho_kg.store import Store
@@ -96,7 +97,7 @@ def cohort_of(
             report = IntakeReport(alone.name)
             records: Iterable[Record] = _of_store(alone, knowledge, report)
             return _write(records, [report], report.rejected, target, how)
-        stream = stream_sources(sources, knowledge, mapping=how.mapping, mappings=how.mappings, read=read)
+        stream = stream_sources(sources, knowledge, mapping=how.mapping, mappings=how.mappings, read=read, many=True)
         return _write(stream.records, stream.reports, stream.problems, target, how)
 
     return _kept(sources, out, knowledge, how, again, written)
@@ -117,7 +118,7 @@ def _of_store(folder: Path, knowledge: Knowledge, report: IntakeReport) -> Itera
         for name in sorted(g for row in graphs if isinstance(g := row["g"], str) and graph_kind(g) == "asserted"):
             triples = store.construct(f"CONSTRUCT {{ ?s ?p ?o }} WHERE {{ GRAPH <{name}> {{ ?s ?p ?o }} }}")
             for record in RecordReader(folder.name, knowledge, report, sorted(triples, key=repr)).records():
-                yield mark_invalid(record)
+                yield record if all(map(believable, record.facts)) else mark_invalid(record)
 
 
 def _write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -47,6 +48,21 @@ _NUMBER = pa.decimal128(18, 6)
 
 Row = Mapping[str, Any]
 """The cells of a row by column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A cell that is not of the type of its column."""
+
+    text: str
+    expected: str
+
+
+def malformed(place: str, row: Row) -> Iterator[Problem]:
+    """What is wrong with the cells of a row that are not of the type of their columns."""
+    for column, cell in row.items():
+        if isinstance(cell, Malformed):
+            yield Problem(f"{place}, {column}", repr(cell.text), cell.expected)
 
 
 def facts_schema(patient: pa.DataType | None = None) -> pa.Schema:
@@ -163,7 +179,11 @@ def record_of(
     """
     problems: list[Problem] = []
     lesions: list[Lesion] = []
-    placed = list(cases)
+    placed, facts = list(cases), list(facts)
+    for place, row in (*placed, *facts):
+        problems += malformed(place, row)
+    if problems:
+        raise InputError(problems)
     where, first = placed[0]
     for place, row in placed:
         if not row["lesion"] or row["as_of"] is None:

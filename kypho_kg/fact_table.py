@@ -6,8 +6,12 @@ rejected with the patient it belongs to.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from csv import Error as CsvError
+from csv import reader as csv_rows
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,7 +21,17 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from kypho_kg.errors import InputError, Problem, UsageError
-from kypho_kg.fact_rows import WORD, Row, case_rows, cases_schema, fact_row, facts_schema, record_of
+from kypho_kg.fact_rows import (
+    WORD,
+    Malformed,
+    Row,
+    case_rows,
+    cases_schema,
+    fact_row,
+    facts_schema,
+    malformed,
+    record_of,
+)
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
@@ -225,7 +239,7 @@ def table_files(folder: Path, name: str) -> list[Path]:
 
 def _rows(path: Path, name: str) -> Iterator[tuple[str, Row]]:
     try:
-        yield from _placed(batches(path, name), name, path.name)
+        yield from _placed(_texts(path) if path.suffix == ".csv" else batches(path, name), name, path.name)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200] if isinstance(error, pa.ArrowException) else error.strerror
         raise InputError(Problem(path.name, f"cannot be read: {said}", f"the table of {name}")) from None
@@ -240,14 +254,17 @@ def _placed(batches: Iterable[Any], name: str, file: str = "") -> Iterator[tuple
         missing = [c for c in wanted if c not in batch.schema.names]
         if missing:
             raise InputError(Problem(file, f"missing column {', '.join(missing)}", ", ".join(wanted)))
-        columns = [_plain(batch.column(c), schema.field(c).type, c).to_pylist() for c in wanted]
+        columns = [_cells(batch.column(c), schema.field(c).type, c) for c in wanted]
         for cells in zip(*columns, strict=True):
             number += 1
             yield f"{file or name}: row {number}", dict(zip(wanted, cells, strict=True))
 
 
 def batches(path: Path, name: str) -> Iterator[Any]:
-    """The record batches of one file of a table, in its own types where it is Parquet."""
+    """The record batches of one file of a table, in its own types where it is Parquet.
+
+    :raises InputError: for a row of CSV with more or fewer cells, and for cells that are not of their column's type.
+    """
     if path.suffix == ".parquet":
         with parquet.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=65536)
@@ -255,10 +272,88 @@ def batches(path: Path, name: str) -> Iterator[Any]:
     schema = facts_schema() if name == FACTS else cases_schema()
     # Times are written with milliseconds by some, and cast to seconds afterwards.
     spelt = {WORD: pa.string(), pa.timestamp("s"): pa.timestamp("ms")}
-    types = {f.name: spelt.get(f.type, f.type) for f in schema}
+    try:
+        yield from _csv(path, {f.name: spelt.get(f.type, f.type) for f in schema})
+    except pa.ArrowInvalid:
+        placed = _placed(_texts(path), name, path.name)
+        found = itertools.islice((p for place, row in placed for p in malformed(place, row)), _MOST)
+        if problems := list(found):
+            raise InputError(problems) from None
+        raise
+
+
+_MOST = 20
+"""Malformed cells that are listed where they stop the reading."""
+
+
+def _texts(path: Path) -> Iterator[Any]:
+    """The record batches of a CSV file, with texts in all columns."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        names = next(_lines(file), [])
+    yield from _csv(path, dict.fromkeys(names, pa.string()))
+
+
+def _csv(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[Any]:
+    with path.open("rb") as file:
+        try:
+            file.readline().decode()
+        except UnicodeDecodeError:
+            raise InputError(Problem(path.name, "the first line is no UTF-8", "names of columns")) from None
     options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False)
-    with csv.open_csv(path, convert_options=options) as reader:
-        yield from reader
+    try:
+        with csv.open_csv(path, convert_options=options) as reader:
+            for batch in reader:
+                batch.validate(full=True)  # a decimal with too many digits is let through otherwise
+                yield batch
+    except pa.ArrowInvalid as error:
+        # Arrow shows the row, which is about a patient.
+        odd = _ODD.search(str(error))
+        if not odd:
+            raise
+        wide, cells = map(int, odd.groups())
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+            at = next((f": row {n}" for n, row in enumerate(_lines(lines)) if len(row) != wide), "")
+        raise InputError(Problem(path.name + at, f"{cells} cells", f"{wide}, as in the first line")) from None
+
+
+_ODD = re.compile(r"Expected (\d+) columns, got (\d+)")
+
+
+def _lines(file: Iterable[str]) -> Iterator[list[str]]:
+    """The lines of a CSV file that are not empty, as far as they can be told apart."""
+    with contextlib.suppress(CsvError):
+        yield from filter(None, csv_rows(file))
+
+
+def _cells(column: pa.Array, wanted: pa.DataType, name: str) -> list[Any]:
+    """The cells of a column; a text that is not of the type costs its own row and no other."""
+    if not pa.types.is_string(column.type):
+        return list(_plain(column, wanted, name).to_pylist())
+    try:
+        return list(_parsed(column, wanted).to_pylist())
+    except pa.ArrowInvalid:
+        return [_cell(text, wanted) for text in column.to_pylist()]
+
+
+def _cell(text: str | None, wanted: pa.DataType) -> Any:
+    try:
+        return _parsed(pa.array([text], pa.string()), wanted)[0].as_py()
+    except pa.ArrowInvalid:
+        return Malformed(text or "", next(words for fits, words in _FORMS if fits(wanted)))
+
+
+def _parsed(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if wanted == WORD:
+        return column
+    return column.cast(pa.timestamp("ms")).cast(wanted) if pa.types.is_timestamp(wanted) else column.cast(wanted)
+
+
+_FORMS: tuple[tuple[Callable[[pa.DataType], bool], str], ...] = (
+    (pa.types.is_decimal, "a number of less than 10 to the power of 12, with at most six decimal places"),
+    (pa.types.is_date, "a date YYYY-MM-DD"),
+    (pa.types.is_timestamp, "a date with a time, YYYY-MM-DD hh:mm:ss, without a zone"),
+    (pa.types.is_boolean, "true or false"),
+)
 
 
 def _plain(column: pa.Array, wanted: pa.DataType, name: str) -> pa.Array:

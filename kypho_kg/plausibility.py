@@ -10,7 +10,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from kypho_kg._resources import resource_dir
-from kypho_kg.record import Range
+from kypho_kg.record import Fact, Range, TimeSpan
 from kypho_kg.store import Literal, Triples, parse_turtle
 from kypho_kg.vocabulary import TYPE, XSD
 
@@ -24,6 +24,12 @@ class Limits:
     range: Range
     whole: bool
     """Whether only whole numbers do."""
+
+    def let_pass(self, number: Decimal) -> bool:
+        """Whether a number, or an end of a range, is believed."""
+        low, high = self.range.low, self.range.high
+        inside = (low is None or number >= low) and (high is None or number <= high)
+        return inside and (not self.whole or number == number.to_integral_value())
 
 
 @functools.cache
@@ -55,6 +61,18 @@ def earliest() -> Mapping[str, date]:
             if path and isinstance(x, Literal) and x.datatype == XSD + "date":
                 found[path] = date.fromisoformat(x.text)
     return MappingProxyType(found)
+
+
+def believable(fact: Fact) -> bool:
+    """Whether the shapes let the value of a fact pass, without asking them: for many facts, of which few do not."""
+    if isinstance(fact.value, Range):
+        known = limits().get(fact.feature)
+        ends = [end for end in (fact.value.low, fact.value.high) if end is not None]
+        return known is None or all(map(known.let_pass, ends))
+    if isinstance(fact.value, TimeSpan):
+        first = earliest().get(fact.feature)
+        return first is None or fact.value.start.date() >= first
+    return True
 
 
 def _number(t: Triples, shape: str, name: str) -> Decimal | None:

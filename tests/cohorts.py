@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
 
 from strategies import AS_OF, by_random, draw_record
 
 from kypho_kg.criteria import Op
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.plausibility import earliest, limits
+from kypho_kg.plausibility import believable
 from kypho_kg.record import Cause, Fact, Mood, Polarity, Range, Record, Status, TimeSpan
 
 DAYS = (0, 1, 2, 3, 5, 7, 8, 10, 20, 29, 30, 31, 32, 60, 90, 91, 120, 183, 184, 300, 366, 800, -2)
@@ -83,18 +82,4 @@ def _time(rng: random.Random) -> TimeSpan:
 
 def marked(one: Record) -> Record:
     """The record with implausible values marked, as the shapes would; without the shapes, which take long."""
-    return replace(one, facts=tuple(replace(f, invalid="limit") if _implausible(f) else f for f in one.facts))
-
-
-def _implausible(f: Fact) -> bool:
-    value: Any = f.value
-    if isinstance(value, TimeSpan):
-        first = earliest().get(f.feature)
-        return first is not None and value.start.date() < first
-    limit = limits().get(f.feature)
-    if limit is None or not isinstance(value, Range):
-        return False
-    low, high = limit.range.low, limit.range.high
-    ends = [x for x in (value.low, value.high) if x is not None]
-    beyond = any((low is not None and x < low) or (high is not None and x > high) for x in ends)
-    return beyond or (limit.whole and any(x != x.to_integral_value() for x in ends))
+    return replace(one, facts=tuple(replace(f, invalid="limit") if not believable(f) else f for f in one.facts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime
@@ -18,7 +19,7 @@ from kypho_kg.candidacy import Answer, assess
 from kypho_kg.errors import InputError, UsageError
 from kypho_kg.evaluation import Proof
 from kypho_kg.fact_rows import cases_schema, facts_schema, named_span
-from kypho_kg.fact_table import read_fact_table, write_fact_table
+from kypho_kg.fact_table import batches, read_fact_table, write_fact_table
 from kypho_kg.intake import read_records
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
@@ -50,7 +51,7 @@ def judged(answer: Answer) -> list[object]:
 
 
 def test_every_example_is_judged_as_before(knowledge: Knowledge, tmp_path: Path) -> None:
-    records, problems = read_records(sorted(EXAMPLES.rglob("*.yaml")), knowledge)
+    records, problems = read_records(sorted(EXAMPLES.glob("*/*.yaml")), knowledge)
     assert problems == []
     assert len(records) > 60
     back = {r.patient: r for r in again(records, tmp_path, knowledge)}
@@ -357,3 +358,90 @@ def test_the_text_of_an_interval(text: str) -> None:
     first, _, last = text.partition("/")
     start, end = span(first).start, span(last or first).end
     assert str(named_span(start, end)) == text
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# CSV: every cell is a text first
+
+
+def csv_table(folder: Path, patients: str = "pqr") -> None:
+    rows = [ROW | {"patient": p, "source": "canary of a patient"} for p in patients]
+    table(folder, rows, [CASE | {"patient": p} for p in patients])
+    as_csv(folder)
+
+
+BAD_CELLS = {
+    "low": ("facts", "low", "seven", "a number of less than"),
+    "finer": ("facts", "high", "7.0000001", "at most six decimal places"),
+    "too large": ("facts", "high", "1000000000000", "less than 10 to the power of 12"),
+    "open": ("facts", "low_open", "perhaps", "true or false"),
+    "no day": ("facts", "date_start", "2026-02-31", "a date YYYY-MM-DD"),
+    "no time": ("facts", "time_start", "2026-02-31 00:00:00", "a date with a time"),
+    "zone": ("facts", "time_end", "2026-02-01T23:00:00Z", "without a zone"),
+    "as of": ("cases", "as_of", "02.03.2026", "a date YYYY-MM-DD"),
+    "session": ("cases", "in_session", "maybe", "true or false"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CELLS)
+def test_a_cell_of_another_type_costs_its_patient(name: str, knowledge: Knowledge, tmp_path: Path) -> None:
+    file, column, text, message = BAD_CELLS[name]
+    csv_table(tmp_path)
+    path = tmp_path / f"{file}.csv"
+    head, *lines = path.read_text("utf-8").splitlines()
+    names = head.replace('"', "").split(",")
+    cells = lines[1].split(",")
+    cells[names.index(column)] = text
+    path.write_text("\n".join([head, lines[0], ",".join(cells), lines[2]]) + "\n", "utf-8")
+    report = IntakeReport("t")
+    assert [r.patient for r in read_fact_table(tmp_path, knowledge, report)] == ["p", "r"]
+    (problem,) = report.rejected
+    assert str(problem).startswith(f"{file}.csv: row 2, {column}: {text!r}; expected ")
+    assert message in str(problem)
+    with pytest.raises(InputError) as stopped:
+        list(batches(path, file))
+    assert stopped.value.problems == (problem,), "a whole table is refused with the same words"
+
+
+@pytest.mark.parametrize("cut", [1, 16, 18])
+def test_a_row_with_other_cells_is_named_and_not_shown(cut: int, knowledge: Knowledge, tmp_path: Path) -> None:
+    csv_table(tmp_path)
+    path = tmp_path / "facts.csv"
+    lines = path.read_text("utf-8").splitlines()
+    lines[2] = ",".join([*lines[2].split(","), "x"][:cut])
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    for read in (lambda: read_fact_table(tmp_path, knowledge, IntakeReport("t")), lambda: batches(path, "facts")):
+        with pytest.raises(InputError) as stopped:
+            list(read())
+        assert str(stopped.value) == f"facts.csv: row 2: {cut} cells; expected 17, as in the first line"
+
+
+def test_names_of_columns_that_are_no_text(knowledge: Knowledge, tmp_path: Path) -> None:
+    csv_table(tmp_path)
+    path = tmp_path / "cases.csv"
+    path.write_bytes(path.read_bytes().replace(b"lesion", b"l\xe9sion", 1))
+    for read in (lambda: read_fact_table(tmp_path, knowledge, IntakeReport("t")), lambda: batches(path, "cases")):
+        with pytest.raises(InputError, match=r"cases\.csv: the first line is no UTF-8"):
+            list(read())
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_noise_in_a_csv_table_is_explained(seed: int, knowledge: Knowledge, tmp_path: Path) -> None:
+    """A cell of one patient is changed: the others are read as before, and the change is told or means something."""
+    chance = random.Random(seed)
+    csv_table(tmp_path)
+    before = {r.patient: r for r in read_fact_table(tmp_path, knowledge, IntakeReport("t"))}
+    path = tmp_path / f"{chance.choice(['facts', 'cases'])}.csv"
+    lines = path.read_text("utf-8").splitlines()
+    cells = lines[2].split(",")
+    at = chance.randrange(1, len(cells))  # not the patient: another id is another patient
+    junk = ["", '""', "x", "-1", "1e9", "true", "2026-02-31", "2026-02-01", "L1", "nan", "inf", "\u0000", "\U0001f9b4"]
+    cells[at] = chance.choice(junk)
+    lines[2] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    report = IntakeReport("t")
+    after = {r.patient: r for r in read_fact_table(tmp_path, knowledge, report)}
+    assert (after["p"], after["r"]) == (before["p"], before["r"])
+    assert ("q" in after) is not bool(report.rejected)
+    assert all(p.where.startswith(("facts.csv: row 2", "cases.csv: row 2")) and p.expected for p in report.rejected)
+    assert "canary" not in " ".join(map(str, report.rejected))

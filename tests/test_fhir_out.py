@@ -33,7 +33,7 @@ from kypho_kg.words import said
 
 Json = dict[str, Any]
 SOFTWARE = "kypho-kg 1.2.3"
-NAMES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.rglob("*.yaml"))
+NAMES = sorted(str(p.relative_to(EXAMPLES).with_suffix("")) for p in EXAMPLES.glob("*/*.yaml"))
 T4, PREGNANT, PACEMAKER = "constructed/t4-outpatient", "constructed/pregnant", "constructed/pacemaker-bone-scan"
 INR_HIGH = "constructed/anticoagulated-inr-high"
 

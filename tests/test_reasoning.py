@@ -33,7 +33,7 @@ from kypho_kg.vocabulary import KYPHO, OWL, TYPE
 
 ELIGIBLE = {"Candidate", "CandidateWithCaution", "CandidateScreeningOpen"}
 GUIDELINES = [g for g in load_knowledge().guidelines.values() if g.eligible]
-ALL = sorted(p.relative_to(EXAMPLES).with_suffix("").as_posix() for p in EXAMPLES.rglob("*.yaml"))
+ALL = sorted(p.relative_to(EXAMPLES).with_suffix("").as_posix() for p in EXAMPLES.glob("*/*.yaml"))
 SOME = [
     f"constructed/{n}"
     for n in ("onset-about-three-months", "contradicting-infection-notes")  # a band left open; a contradiction

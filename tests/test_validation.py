@@ -3,18 +3,21 @@
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pyshacl
 import pytest
-from rdflib import RDF, Graph, Literal, Namespace, URIRef
+from rdflib import DCTERMS, RDF, RDFS, Graph, Literal, Namespace, URIRef
 
 from kypho_kg import validation
 from kypho_kg._resources import resource_dir
 from kypho_kg.errors import KnowledgeBaseError, ShapeError
 from kypho_kg.graph import fact_iri, lesion_iri, record_graph
+from kypho_kg.knowledge import Knowledge
 from kypho_kg.loading import load_knowledge
+from kypho_kg.plausibility import believable, earliest, limits
 from kypho_kg.record import Fact, Lesion, Procedure, Range, Record, Source, TimeSpan
 from kypho_kg.validation import (
     Severity,
@@ -23,6 +26,7 @@ from kypho_kg.validation import (
     validate_knowledge_base,
     validate_record,
 )
+from kypho_kg.vocabulary import local
 
 K = "https://w3id.org/kypho#"
 KYPHO = Namespace(K)
@@ -46,6 +50,46 @@ def only(record: Record) -> ValidationResult:
 
 
 # --- records
+
+
+def test_what_is_not_believed_is_what_the_shapes_do_not_let_pass(knowledge: Knowledge) -> None:
+    """At, just inside and just outside of every limit: as a value, as the lower end and as the upper end of a range."""
+    facts = [AGE]
+    for iri, limit in limits().items():
+        subject = {"Patient": "patient", "ProposedProcedure": "procedure"}.get(
+            local(knowledge.features[iri].bearer), "lesion:a"
+        )
+        for end in (limit.range.low, limit.range.high):
+            if end is not None:
+                steps = [end + Decimal(x) for x in ("-1", "-0.5", "-0.01", "0", "0.01", "0.5", "1")]
+                values = (
+                    [Range.exactly(x) for x in steps]
+                    + [Range(x, None) for x in steps]
+                    + [Range(None, x) for x in steps]
+                )
+                facts += [Fact(subject, iri, value, unit=knowledge.features[iri].unit, source=NOTE) for value in values]
+    for iri, first in earliest().items():
+        days = [str(first + timedelta(days=x)) for x in (-1, 0, 1)] + [str(first.year - 1), str(first.year)]
+        facts += [Fact("patient", iri, TimeSpan.parse(day), source=NOTE) for day in days]
+    record = replace(RECORD, facts=tuple(facts))
+    refused = {r.fact_index for r in validate_record(record).results if r.severity is Severity.VIOLATION}
+    assert refused == {n for n, fact in enumerate(facts) if not believable(fact)}
+    assert len(refused) > 400
+
+
+def test_the_limits_hold_all_that_the_shapes_ask_of_a_value() -> None:
+    """A further constraint on a value would have to be known to ``believable`` as well."""
+    shapes = Graph().parse(resource_dir("shapes") / "fact.ttl")
+    sh = Namespace(SHACL)
+    known = {sh.datatype, sh.minInclusive, sh.maxInclusive, sh.pattern}
+    silent = {RDF.type, RDFS.comment, DCTERMS.source, sh.targetSubjectsOf, sh.path, sh.severity, sh.message}
+    checked = 0
+    for iri in {*limits(), *earliest()}:
+        (shape,) = shapes.subjects(sh.path, URIRef(iri))
+        assert set(shapes.predicates(shape)) <= known | silent, shape
+        checked += 1
+    of_values = {p for s in shapes.subjects(sh.datatype) for p in shapes.objects(s, sh.targetSubjectsOf)}
+    assert checked == len(of_values - {KYPHO.rangeLow, KYPHO.rangeHigh, KYPHO.recordedFrom, KYPHO.recordedUntil})
 
 
 def test_a_good_record_conforms() -> None:
