@@ -15,6 +15,7 @@ from decimal import Decimal
 from kypho_kg import graph
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, ClauseResult
 from kypho_kg.classification import lesion_types
+from kypho_kg.coverage import coverage_line
 from kypho_kg.criteria import Op
 from kypho_kg.evaluation import Proof, Truth
 from kypho_kg.explanation import explain
@@ -54,7 +55,8 @@ def case_graphs(answers: Iterable[Answer]) -> Mapping[str, list[Triple]]:
             rows = (*run.made(inferred), *primary_sources(said), *writer.inferred())
             graphs[inferred] = [*_kind(inferred, INFERRED), *dict.fromkeys(rows)]
             rows = (*run.made(judged), *run.triples(), *writer.judged())
-            graphs[judged] = [*_kind(judged, JUDGED), *dict.fromkeys(rows)]
+            filled = Literal(coverage_line(answer.knowledge, [answer.record]), language="en")
+            graphs[judged] = [*_kind(judged, JUDGED), (judged, KYPHO + "coverageNote", filled), *dict.fromkeys(rows)]
     return graphs
 
 

@@ -26,12 +26,14 @@ from kypho_kg.cli_shared import (
     MappingOpt,
     MappingsOpt,
     NoBridge,
+    PatientIds,
     PayerOpt,
     ReadingOpt,
     StateOpt,
     With,
     assessed,
     day,
+    one_record,
     only_lesion,
     records_of,
     report_problems,
@@ -114,6 +116,7 @@ def _options(
 @app.command()
 def assess(
     files: Files,
+    patient: PatientIds = None,
     as_of: AsOf = None,
     with_: With = None,
     guideline: GuidelineIds = None,
@@ -165,12 +168,14 @@ def assess(
         payer=payer,
         mapping=mapping,
         mappings=mappings,
+        patients=patient,
+        one="a page" if format_ is AssessFormat.HTML else "",
     )
     if lesion is not None:
         answers = only_lesion(answers, lesion)
     if check:
         _check(answers)
-    if not answers and (owl or format_ is AssessFormat.HTML):
+    if not answers and owl:
         report_problems(problems)
     if owl:
         _write_owl(answers, output)
@@ -228,9 +233,11 @@ def _write_owl(answers: list[Answer], folder: Path | None) -> None:
 
 
 @app.command()
-def validate(files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = None) -> None:
+def validate(
+    files: Files, patient: PatientIds = None, mapping: MappingOpt = None, mappings: MappingsOpt = None
+) -> None:
     """Check patient files against their format and the SHACL shapes."""
-    records, problems = records_of(files, None, mapping, mappings)
+    records, problems = records_of(files, None, mapping, mappings, patient)
     for record in records:
         counts = ((len(record.facts), "fact"), (len(record.lesions), "lesion"))
         said = ", ".join(f"{n} {noun}{'' if n == 1 else 's'}" for n, noun in counts)
@@ -241,6 +248,7 @@ def validate(files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = N
 @app.command()
 def reason(
     file: Annotated[Path, typer.Argument(help="Patient file.")],
+    patient: PatientIds = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion; the first by default.")] = None,
     guideline: GuidelineIds = None,
     as_of: AsOf = None,
@@ -249,9 +257,11 @@ def reason(
     """Show what the description-logic reasoner HermiT entails, beside our own answer."""
     from kypho_kg.crosscheck import compare, print_comparison
 
-    records, problems = records_of([file], None)
+    records, problems = records_of([file], None, patients=patient)
     report_problems(problems)
-    rows = compare(records[0], _knowledge(), lesion, guideline, day(as_of), timeout)
+    rows = compare(
+        one_record(records, problems, "the reasoner's answer"), _knowledge(), lesion, guideline, day(as_of), timeout
+    )
     if not print_comparison(_console(), rows):
         raise typer.Exit(5)
 

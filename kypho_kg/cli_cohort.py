@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -29,7 +28,7 @@ from kypho_kg.cli_shared import (
     say_problems,
     write_text,
 )
-from kypho_kg.errors import UsageError
+from kypho_kg.errors import KyphoKGError, UsageError
 
 if TYPE_CHECKING:
     from datetime import date
@@ -43,7 +42,6 @@ cohort_app = typer.Typer()
 
 _EVERY = 1000
 """Records between two lines of progress, where stderr is no terminal."""
-_TOP = 10
 
 
 class CohortFormat(StrEnum):
@@ -153,11 +151,13 @@ def cohort(
         outcome, notes, problems = _on_spark(sources[0], output, options, day(as_of), index, again)
     else:
         how = day(as_of), bool(index or entry), mapping, tuple(mappings or ())
-        found, cases, outcome = _here(sources, output, options, how, index, entry, memory, processes, again)
-        notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
+        found = _read(sources, output, how, again)
         problems = found.problems
-        if graphs:
-            notes.append(_graphs(graphs, found, cases, outcome, options, said))
+        with _telling(problems):
+            cases, outcome = _here(found, output, options, how[0], index, entry, memory, processes, again)
+            notes = [*found.notes, *(f"{n:,} {what}" for what, n in found.table.notes.items())]
+            if graphs:
+                notes.append(_graphs(graphs, found, cases, outcome, options, said))
     tables = summaries(outcome.asked, outcome.counts, outcome.beside, outcome.moves)
     summary = _summary(outcome, tables, notes, [str(p) for p in problems])
     try:
@@ -179,7 +179,9 @@ def cohort(
     if as_json:
         print_json(summary)
     else:
-        _print(summary, output)
+        from kypho_kg.cohort_text import print_cohort
+
+        print_cohort(console(), summary, output)
     for reason in sorted(outcome.left):
         if outcome.left[reason]:
             typer.echo(f"{outcome.left[reason]:,} patients: {reason}", err=True)
@@ -194,25 +196,43 @@ def cohort(
     report_problems(problems)
 
 
+def _read(
+    sources: list[Path], output: Path, how: tuple[date | None, bool, Path | None, tuple[Path, ...]], again: bool
+) -> Cohort:
+    """Read the sources."""
+    from kypho_kg.cohort_intake import Reading, cohort_of
+
+    with _progress("read", None, "records", _EVERY) as step:
+        return cohort_of(
+            sources, output, knowledge(), Reading(*how), again=again, read=lambda: step(1), told=say_problems
+        )
+
+
+@contextlib.contextmanager
+def _telling(problems: list[Problem]) -> Iterator[None]:
+    """Say what was rejected of the sources also where an error ends the run."""
+    try:
+        yield
+    except KyphoKGError:
+        say_problems(problems)
+        raise
+
+
 def _here(
-    sources: list[Path],
+    found: Cohort,
     output: Path,
     options: Any,
-    how: tuple[date | None, bool, Path | None, tuple[Path, ...]],
+    as_of: date | None,
     index: Path | None,
     entry: str | None,
     memory: float,
     processes: int | None,
     again: bool,
-) -> tuple[Cohort, Any, Outcome]:
-    """Read the sources and judge them on this machine."""
+) -> tuple[Any, Outcome]:
+    """Judge what was read on this machine."""
     from kypho_kg.cohort.run import run, sizes
-    from kypho_kg.cohort_intake import Reading, cohort_of
 
-    reading = Reading(*how)
-    with _progress("read", None, "records", _EVERY) as step:
-        found = cohort_of(sources, output, knowledge(), reading, again=again, read=lambda: step(1))
-    cases = found.table.dated(reading.as_of, _index(found, index, entry, memory))
+    cases = found.table.dated(as_of, _index(found, index, entry, memory))
     number, part = sizes(found.table, cases.num_rows, memory, processes, options)
     with _progress("judged", cases.num_rows, "cases", part) as step:
         last = 0
@@ -225,7 +245,7 @@ def _here(
         outcome = run(
             found.table, cases, output, knowledge(), options, processes=number, part=part, again=again, progress=told
         )
-    return found, cases, outcome
+    return cases, outcome
 
 
 def _on_spark(
@@ -318,49 +338,6 @@ def _write(out: Path, outcome: Outcome, tables: tuple[Summary, ...], summary: di
             summaries.as_csv(out / name, out / f"{name}.csv")
     text = json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
     (out / "summary.json").write_text(text + "\n", "utf-8")
-
-
-def _print(summary: dict[str, Any], out: Path) -> None:
-    """The counts by guideline, the clauses that cost most, and the features that are missing most."""
-    from rich.table import Table
-
-    from kypho_kg.verdicts import VERDICTS
-
-    screen = console()
-
-    def show(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for i, name in enumerate(columns):
-            table.add_column(name, justify="left" if not rows or isinstance(rows[0][i], str) else "right")
-        for row in rows:
-            table.add_row(*(x if isinstance(x, str) else f"{x:,}" for x in row))
-        screen.print(table)
-
-    used = [v for v in VERDICTS if any(row[v] for row in summary["verdict_counts"])]
-    rows = [(row["guideline"], *(row[v] for v in used)) for row in summary["verdict_counts"]]
-    heads = (re.sub(r"(?<!^)([A-Z])", r" \1", v).lower() for v in used)
-    show(f"Verdicts on {summary['cases']:,} cases", ("source", *heads), rows)
-    steps = summary["attrition"]
-    for title, key, name in (
-        ("Where a case fails by one step alone", "only_obstacle", "cases"),
-        ("What alone keeps a case open", "only_open", "cases"),
-    ):
-        most = sorted((r for r in steps if r[key]), key=lambda r: (-r[key], r["clause"]))[:_TOP]
-        show(title, ("clause", "what", name), [(r["clause"], r["label"], r[key]) for r in most])
-    missing = sorted(
-        summary["missingness"], key=lambda r: (-r["clauses_that_ask"] * (summary["cases"] - r["known"]), r["feature"])
-    )[:_TOP]
-    show(
-        "What is missing most, by the clauses that ask",
-        ("feature", "clauses", "known", "not recorded"),
-        [(r["label"], r["clauses_that_ask"], r["known"], r["NotRecorded"]) for r in missing],
-    )
-    for row in summary.get("moves", ())[: 3 * _TOP]:
-        what = " ".join(filter(None, (row["kind"], row["name"], row["feature"], row["value"])))
-        screen.print(f"{what}, {row['guideline']}: {row['cases']:,} from {row['from']} to {row['to']}")
-    if len(summary.get("moves", ())) > 3 * _TOP:
-        screen.print(f"... and {len(summary['moves']) - 3 * _TOP:,} more lines in moves.csv")
-    screen.print(f"Tables: {out}")
 
 
 @contextlib.contextmanager

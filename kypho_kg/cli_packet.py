@@ -15,14 +15,15 @@ from kypho_kg.cli_shared import (
     Files,
     MappingOpt,
     MappingsOpt,
+    PatientIds,
     PayerOpt,
     StateOpt,
     With,
     day,
     knowledge,
+    one_record,
     records_of,
     report_problems,
-    say_problems,
     write_text,
 )
 from kypho_kg.errors import UsageError
@@ -42,6 +43,7 @@ class PacketFormat(StrEnum):
 @packet_app.command()
 def packet(
     files: Files,
+    patient: PatientIds = None,
     as_of: AsOf = None,
     with_: With = None,
     lesion: Annotated[
@@ -73,13 +75,8 @@ def packet(
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
     asked = day(as_of)
     head = read_header(header, k) if header else None
-    records, problems = records_of(files, with_, mapping, mappings)
-    if not records:
-        report_problems(problems)
-    if len(records) != 1:
-        say_problems(problems)
-        raise UsageError(f"a packet is about one patient; the files name {len(records)}")
-    (record,) = records
+    records, problems = records_of(files, with_, mapping, mappings, patient)
+    record = one_record(records, problems, "a packet")
     if asked and record.as_of and asked != record.as_of:
         typer.echo(f"as of {asked}, not {record.as_of} as the file says", err=True)
     made = build_packet(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kypho_kg.cli_shared import (
+    CHOOSE,
     AsOf,
     Assume,
     Format,
@@ -17,6 +18,7 @@ from kypho_kg.cli_shared import (
     MappingOpt,
     MappingsOpt,
     NoBridge,
+    PatientIds,
     PayerOpt,
     ReadingOpt,
     StateOpt,
@@ -25,6 +27,7 @@ from kypho_kg.cli_shared import (
     console,
     day,
     knowledge,
+    one_record,
     only_lesion,
     print_json,
     records_of,
@@ -49,6 +52,7 @@ class ExplainFormat(StrEnum):
 def explain(
     file: Annotated[list[Path], typer.Argument(help="Patient file; several of one patient are merged.")],
     guideline: Annotated[str, typer.Option("--guideline", "-g", help="The guideline to explain.")],
+    patient: PatientIds = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion.")] = None,
     level: Annotated[str | None, typer.Option("--level", help="Level of the lesion, such as L1.")] = None,
     as_of: AsOf = None,
@@ -73,6 +77,7 @@ def explain(
         with_,
         mapping=mapping,
         mappings=mappings,
+        patients=patient,
         guidelines=[guideline],
         assume=assume or (),
         readings=reading or (),
@@ -86,12 +91,14 @@ def explain(
         and (level is None or report.level_names(a.knowledge, c) == [level])
     ]
     if answers and not found:
+        say_problems(problems)
+        if len(answers) > 1:
+            raise UsageError(f"no such lesion of {len(answers):,} patients: {CHOOSE}")
         known = ", ".join(
             f"{c.lesion.id} ({'/'.join(report.level_names(a.knowledge, c)) or 'level unknown'})"
             for a in answers
             for c in a.cases
         )
-        say_problems(problems)
         raise UsageError(f"no such lesion; the record has: {known or 'none'}")
     explained = [Explained(a, c) for a, c in found]
     if format_ is ExplainFormat.JSON:
@@ -110,6 +117,7 @@ def explain(
 @patient_app.command("next")
 def next_(
     file: Annotated[list[Path], typer.Argument(help="Patient file; several of one patient are merged.")],
+    patient: PatientIds = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Id of the lesion; all by default.")] = None,
     guideline: GuidelineIds = None,
     as_of: AsOf = None,
@@ -129,11 +137,13 @@ def next_(
     from kypho_kg.explanation import explain as explained_of
 
     answers, problems = assessed(
-        file, as_of, with_, state, mapping, mappings, guidelines=guideline, bridges=not no_bridge, payer=payer
+        file, as_of, with_, state, mapping, mappings, patient, guidelines=guideline, bridges=not no_bridge, payer=payer
     )
     cases = [e for a in (answers if lesion is None else only_lesion(answers, lesion)) for e in explained_of(a)]
     if form and len(cases) != 1:
-        raise UsageError(f"--form is for one lesion, and there are {len(cases)}: name one with --lesion")
+        say_problems(problems)
+        how = CHOOSE if len(answers) > 1 else "name one with --lesion"
+        raise UsageError(f"--form is for one lesion, and there are {len(cases):,}: {how}")
     out = console()
     for e in cases:
         out.print(terminal.case_title(e.knowledge, e.answer, e.case), style="bold", markup=False, highlight=False)
@@ -148,6 +158,7 @@ def next_(
 @patient_app.command()
 def timeline(
     file: Annotated[list[Path], typer.Argument(help="Patient file; several of one patient are merged.")],
+    patient: PatientIds = None,
     guideline: GuidelineIds = None,
     lesion: Annotated[str | None, typer.Option("--lesion", help="Only the lesion with this id.")] = None,
     first: Annotated[str | None, typer.Option("--from", help="First date; that of the first fact by default.")] = None,
@@ -165,32 +176,31 @@ def timeline(
     from kypho_kg import timeline as lines
     from kypho_kg.candidacy import assess
 
-    records, problems = records_of(file, None, mapping, mappings)
-    if len(records) > 1:
-        raise UsageError(f"one patient at a time; the files name {', '.join(r.patient for r in records)}")
+    records, problems = records_of(file, None, mapping, mappings, patient)
+    record = one_record(records, problems, "a timeline")
     start, end = day(first), day(last)
     options = {
         "assume": assume or (), "bridges": not no_bridge, "state": state, "payer": payer, "guidelines": guideline,
     }  # fmt: skip
-    for record in records:
-        if two:
-            if not start or not (end or record.as_of):
-                raise UsageError("--compare needs two dates: --from and --to")
-            answers = [
-                assess(record, as_of=when, knowledge=knowledge(), validate=False, **options)  # type: ignore[arg-type]
-                for when in (start, end or record.as_of)
-            ]
-            turns = [t for t in lines.compared(*answers) if lesion in {None, t.lesion}]
-            if format_ is Format.JSON:
-                print_json(lines.as_json(turns))
-            elif turns:
-                lines.print_turns(console(), knowledge(), turns)
-            else:
-                typer.echo(f"{record.patient}: no verdict differs between {start} and {end or record.as_of}")
-            continue
-        found = lines.moments(record, knowledge(), first=start, last=end, **options)  # type: ignore[arg-type]
+    if two:
+        if not start or not (end or record.as_of):
+            raise UsageError("--compare needs two dates: --from and --to")
+        answers = [
+            assess(record, as_of=when, knowledge=knowledge(), validate=False, **options)  # type: ignore[arg-type]
+            for when in (start, end or record.as_of)
+        ]
+        turns = [t for t in lines.compared(*answers) if lesion in {None, t.lesion}]
         if format_ is Format.JSON:
-            print_json(lines.as_json(found))
+            print_json(lines.as_json(turns))
+        elif turns:
+            lines.print_turns(console(), knowledge(), turns)
         else:
-            lines.print_timeline(console(), knowledge(), found)
+            typer.echo(f"{record.patient}: no verdict differs between {start} and {end or record.as_of}")
+        report_problems(problems)
+        return
+    found = lines.moments(record, knowledge(), first=start, last=end, **options)  # type: ignore[arg-type]
+    if format_ is Format.JSON:
+        print_json(lines.as_json(found))
+    else:
+        lines.print_timeline(console(), knowledge(), found)
     report_problems(problems)

@@ -62,6 +62,9 @@ MappingsOpt = Annotated[
     list[Path] | None,
     typer.Option("--mappings", help="What further codes mean: SSSOM file, or roll-up of products; repeatable."),
 ]
+PatientIds = Annotated[
+    list[str] | None, typer.Option("--patient", help="Only the patient with this id in the sources; repeatable.")
+]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="Read the record as of this date; overrides the file.")]
 With = Annotated[
     list[Path] | None, typer.Option("--with", help="File with author and reason that adds or overrides facts.")
@@ -141,28 +144,56 @@ def intake_of(
     with_: list[Path] | None,
     mapping: Path | None = None,
     mappings: list[Path] | None = None,
+    patients: list[str] | None = None,
     *,
     many: bool = False,
 ) -> Intake:
     """The records of some sources, with what is wrong with the rest and what was read of each."""
     from kypho_kg.intake import read_sources
 
-    return read_sources(files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), many=many)
+    return read_sources(
+        files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), many=many, patients=patients or ()
+    )
 
 
 def records_of(
-    files: list[Path], with_: list[Path] | None, mapping: Path | None = None, mappings: list[Path] | None = None
+    files: list[Path],
+    with_: list[Path] | None,
+    mapping: Path | None = None,
+    mappings: list[Path] | None = None,
+    patients: list[str] | None = None,
 ) -> tuple[list[Record], list[Problem]]:
     """The records of some sources, with the problems of what cannot be read.
 
     Of a source that holds more than was read, that is said on stderr.
+
+    :param patients: only those with these ids.
     """
-    found = intake_of(files, with_, mapping, mappings)
+    found = intake_of(files, with_, mapping, mappings, patients)
     for report in found.reports:
         lost = sum(report.unmapped.values()) + sum(report.unread.values())
         if lost:
             typer.echo(f"{report.source}: {lost:,} entries were not understood or not read: kypho-kg intake", err=True)
     return found.records, found.problems
+
+
+def one_record(records: list[Record], problems: list[Problem], what: str) -> Record:
+    """The only record, for a command that is about one patient.
+
+    :param what: the command as the subject of a sentence.
+    :raises UsageError: when there are several, or none although nothing is wrong with the sources.
+    """
+    if not records:
+        report_problems(problems)
+        raise UsageError("no patient in the sources")
+    if len(records) > 1:
+        say_problems(problems)
+        raise UsageError(f"{what} is about one patient; the files name {len(records):,}: {CHOOSE}")
+    return records[0]
+
+
+CHOOSE = "name one with --patient ID"
+"""What to do where there are several patients; it names none of them."""
 
 
 def assessed(
@@ -172,16 +203,23 @@ def assessed(
     state: str | None = None,
     mapping: Path | None = None,
     mappings: list[Path] | None = None,
+    patients: list[str] | None = None,
+    one: str = "",
     **options: Any,
 ) -> tuple[list[Answer], list[Problem]]:
-    """The answers on patient files; options are those of ``assess``."""
+    """The answers on patient files; options are those of ``assess``.
+
+    :param one: what is about one patient, for :func:`one_record`; empty where there may be several.
+    """
     from kypho_kg.candidacy import assess as run
     from kypho_kg.record import is_postal_code
 
     asked = day(as_of)
     if state is not None and not is_postal_code(state):
         raise UsageError(f"--state {state!r} is no postal code; expected two capitals such as OH")
-    records, problems = records_of(files, with_, mapping, mappings)
+    records, problems = records_of(files, with_, mapping, mappings, patients)
+    if one:
+        one_record(records, problems, one)
     answers = []
     for record in records:
         if asked and record.as_of and asked != record.as_of:
@@ -201,6 +239,8 @@ def only_lesion(answers: list[Answer], lesion: str) -> list[Answer]:
     """
     found = [replace(a, cases=tuple(c for c in a.cases if c.lesion.id == lesion)) for a in answers]
     if answers and not any(a.cases for a in found):
+        if len(answers) > 1:
+            raise UsageError(f"no lesion {lesion!r} of {len(answers):,} patients: {CHOOSE}")
         known = ", ".join(c.lesion.id for a in answers for c in a.cases)
         raise UsageError(f"no lesion {lesion!r}; known: {known or 'none'}")
     return [a for a in found if a.cases]

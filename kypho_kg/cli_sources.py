@@ -31,16 +31,22 @@ def intake(
     files: Files, mapping: MappingOpt = None, mappings: MappingsOpt = None, format_: FormatOpt = Format.TABLE
 ) -> None:
     """Show what was read of each source, what it became, what was not understood, and what was rejected."""
-    from kypho_kg.coverage import coverage
+    from kypho_kg.coverage import filled_by
     from kypho_kg.intake_report import report_json
     from kypho_kg.intake_text import print_coverage, print_reports
 
     k = knowledge()
     found = intake_of(files, None, mapping, mappings, many=True)
     if format_ is Format.JSON:
-        filled, missing = coverage(k, found.records)
-        unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in missing]
-        print_json({"sources": report_json(found.reports), "filled_features": filled, "unfilled_features": unfilled})
+        filled = filled_by(k, found.records)
+        print_json(
+            {
+                "sources": report_json(found.reports),
+                "filled_features": filled.number,
+                "derived_features": [k.features[f].name for f in filled.derived],
+                "unfilled_features": [{"feature": k.features[f].name, "clauses": n} for f, n in filled.missing],
+            }
+        )
     else:
         print_reports(console(), found.reports)
         print_coverage(console(), k, found.records)

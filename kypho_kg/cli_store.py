@@ -18,6 +18,7 @@ from kypho_kg.cli_shared import (
     MappingOpt,
     MappingsOpt,
     NoBridge,
+    PatientIds,
     QueryFormat,
     QueryFormatOpt,
     With,
@@ -44,6 +45,7 @@ _EVERY = 100
 def load(
     files: Files,
     store: Annotated[Path, typer.Option("--store", help="Folder of the store; made where there is none.")],
+    patient: PatientIds = None,
     as_of: AsOf = None,
     with_: With = None,
     mapping: MappingOpt = None,
@@ -69,7 +71,13 @@ def load(
     with CaseStore(store, knowledge(), options) as opened:
         with _progress("read", None) as step:
             stream = stream_sources(
-                files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), read=step
+                files,
+                knowledge(),
+                with_ or (),
+                mapping=mapping,
+                mappings=mappings or (),
+                read=step,
+                patients=patient or (),
             )
         with _progress("loaded", stream.patients) as step:
             for outcome in opened.load(stream.records, again=again):
@@ -124,6 +132,7 @@ def query(
     store: Annotated[
         Path | None, typer.Option("--store", help="Ask the patients of this folder, which 'load' made.")
     ] = None,
+    patient: PatientIds = None,
     as_of: AsOf = None,
     with_: With = None,
     assume: Assume = None,
@@ -146,9 +155,12 @@ def query(
         return
     if store and files:
         raise UsageError("give files or --store, not both")
-    if not files and (as_of or with_ or assume or no_bridge or mapping or mappings):
+    if store and patient:
+        raise UsageError("--patient is for files; of a store, ask with --param patient=ID")
+    if not files and (patient or as_of or with_ or assume or no_bridge or mapping or mappings):
         raise UsageError(
-            "--as-of, --with, --assume, --no-bridge, --mapping and --mappings say how files are read: give some"
+            "--patient, --as-of, --with, --assume, --no-bridge, --mapping and --mappings say how files are read: "
+            "give some"
         )
     if not timeout > 0:
         raise UsageError(f"--timeout {timeout:g}; expected a number of seconds above 0")
@@ -163,6 +175,7 @@ def query(
             with_,
             mapping=mapping,
             mappings=mappings,
+            patients=patient,
             guidelines=every,
             assume=assume or (),
             bridges=not no_bridge,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -58,5 +59,8 @@ def synth(
     typer.echo("planted: " + (", ".join(f"{n:,} {kind}" for kind, n in done.planted.items() if n) or "nothing"))
     typer.echo("aimed: " + (", ".join(f"{n:,} {truth}" for truth, n in sorted(done.expected.items())) or "none"))
     if format_ is SynthFormat.FHIR:
-        lost = ", ".join(f"{n:,} {name}" for name, n in done.left_out.most_common(12))
-        typer.echo(f"in FHIR: {done.carried.total():,} facts; left out: {done.left_out.total():,} ({lost}, ...)")
+        why: Counter[str] = Counter()
+        for what, n in done.left_out.items():
+            why[what.partition(": ")[0]] += n
+        lost = ", ".join(f"{n:,} {reason}" for reason, n in sorted(why.items(), key=lambda w: (-w[1], w[0])))
+        typer.echo(f"in FHIR: {done.carried.total():,} facts; left out: {why.total():,} ({lost or 'nothing'})")

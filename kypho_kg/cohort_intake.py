@@ -5,6 +5,8 @@ What was written is kept beside the answers and taken again when the same comman
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,14 +19,16 @@ from typing import Any, Final
 from kypho_kg import __version__
 from kypho_kg.case_store import read_manifest, reading
 from kypho_kg.cohort.source import FactTable, as_parquet, is_fact_table, without_dates
-from kypho_kg.errors import InputError, Problem, UsageError
+from kypho_kg.errors import InputError, KyphoKGError, Problem, UsageError
 from kypho_kg.fact_table import CASES, FACTS, table_files, write_fact_table
-from kypho_kg.intake import mark_invalid, stream_sources
+from kypho_kg.intake import FHIR, OMOP, mark_invalid, source_kind, stream_sources
+from kypho_kg.intake import TABLE as TABULAR
 from kypho_kg.intake_report import IntakeReport, report_json
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.plausibility import believable
 from kypho_kg.record import Record
 from kypho_kg.sources.rdf import RecordReader
+from kypho_kg.sources.table_mapping import read_mapping
 from kypho_kg.store import Store
 from kypho_kg.vocabulary import KYPHO, graph_kind
 
@@ -32,6 +36,7 @@ TABLE, STAMP, REPORT = "facts", "facts.json", "intake.json"
 """In the folder of a run: the fact table, from what it was made, and what was read of the sources."""
 _NO_DAY: Final = date(1, 1, 1)
 """Stands in for an as-of date while a table is written whose dates come from an index."""
+_GIVE: Final = "give --as-of for all, --index for each case, or --entry"
 _Made = dict[str, Any]
 
 
@@ -66,13 +71,16 @@ def cohort_of(
     *,
     again: bool = False,
     read: Callable[[], object] = lambda: None,
+    told: Callable[[list[Problem]], object] = lambda problems: None,
 ) -> Cohort:
     """The fact table of some sources; a folder that is one in Parquet is taken as it is.
 
     :param out: folder of the run. What has to be written goes to ``facts`` in it.
     :param again: read the sources anew.
     :param read: called after each record of a source.
-    :raises UsageError: when the folder cannot be written, or a record has no date.
+    :param told: called with what was rejected of the sources, where an error that does not say it ends the reading.
+    :raises UsageError: when the folder cannot be written; when no source can give the dates of its cases, which is said
+        before anything is read, or a record with a lesion has none. Nothing is left of what was written.
     :raises InputError: when a source cannot be read, or there is no case in it.
     """
     for source in sources:
@@ -91,16 +99,28 @@ def cohort_of(
     for source in sources:
         if source.is_dir() and (is_fact_table(source) or _is_store(source)) and not alone:
             raise UsageError(f"{source.name}: give a fact table or a store alone")
+    if not (alone and _is_store(alone)) and all(_never_dated(source, knowledge, how) for source in sources):
+        raise UsageError(f"{', '.join(s.name for s in sources)}: no as-of date can come from such a source; {_GIVE}")
 
     def written(target: Path) -> _Made:
         if alone and _is_store(alone):
             report = IntakeReport(alone.name)
             records: Iterable[Record] = _of_store(alone, knowledge, report)
-            return _write(records, [report], report.rejected, target, how)
+            return _write(records, [report], report.rejected, target, how, told)
         stream = stream_sources(sources, knowledge, mapping=how.mapping, mappings=how.mappings, read=read, many=True)
-        return _write(stream.records, stream.reports, stream.problems, target, how)
+        return _write(stream.records, stream.reports, stream.problems, target, how, told)
 
     return _kept(sources, out, knowledge, how, again, written)
+
+
+def _never_dated(source: Path, knowledge: Knowledge, how: Reading) -> bool:
+    """Whether no record of a source can have an as-of date, and none is given."""
+    if how.as_of or how.undated:
+        return False
+    kind = source_kind(source)
+    return kind in (FHIR, OMOP) or (
+        kind == TABULAR and how.mapping is not None and "as_of" not in read_mapping(how.mapping, knowledge).plain
+    )
 
 
 def _is_store(folder: Path) -> bool:
@@ -122,11 +142,20 @@ def _of_store(folder: Path, knowledge: Knowledge, report: IntakeReport) -> Itera
 
 
 def _write(
-    records: Iterable[Record], reports: list[IntakeReport], problems: list[Problem], target: Path, how: Reading
+    records: Iterable[Record],
+    reports: list[IntakeReport],
+    problems: list[Problem],
+    target: Path,
+    how: Reading,
+    told: Callable[[list[Problem]], object],
 ) -> _Made:
     if how.undated:
         records = (r if r.as_of or how.as_of else changed(r, as_of=_NO_DAY) for r in records)
-    done = write_fact_table(records, target, how.as_of)
+    try:
+        done = write_fact_table(map(functools.partial(_dated, how), records), target, how.as_of)
+    except KyphoKGError:
+        told(problems)
+        raise
     if how.undated:
         without_dates(target, _NO_DAY)
     notes = []
@@ -136,6 +165,12 @@ def _write(
     if done.without_lesion:
         notes.append(f"{done.without_lesion:,} patients without a lesion have no case")
     return {"report": reports, "problems": [*problems, *done.rejected], "notes": notes}
+
+
+def _dated(how: Reading, record: Record) -> Record:
+    if record.lesions and not (how.as_of or record.as_of):
+        raise UsageError(f"{record.place}: a patient with a lesion has no as-of date; {_GIVE}")
+    return record
 
 
 def _kept(
@@ -159,10 +194,15 @@ def _kept(
     try:
         known = _read_stamp(out)
         if again or known.get("stamp") != stamp or not is_fact_table(target):
+            new = [folder for folder in (out, *out.parents) if not folder.exists()]
             out.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for old in (draft, target):
-                shutil.rmtree(old, ignore_errors=True)
-            made = make(draft)
+            shutil.rmtree(draft, ignore_errors=True)
+            try:
+                made = make(draft)
+            except BaseException:
+                _removed(draft, new)
+                raise
+            shutil.rmtree(target, ignore_errors=True)
             draft.replace(target)
             told = [[p.where, p.what, p.expected] for p in made.get("problems", ())]
             report = report_json(made.get("report", ()))
@@ -175,9 +215,17 @@ def _kept(
     problems = [Problem(*row) for row in known["problems"]]
     table = FactTable(target)
     if not table.cases.num_rows:
-        what = "no case: no patient with a lesion was read"
-        raise InputError([*problems, Problem(sources[0].name, what, f"see {out / REPORT}")])
+        what = f"no case: no patient with a lesion was read ({out / REPORT} says what was)"
+        raise InputError([*problems, Problem(sources[0].name, what, "a lesion: a row or a code that names its level")])
     return Cohort(table, problems, known["notes"])
+
+
+def _removed(draft: Path, folders: Iterable[Path]) -> None:
+    """Remove a table that was not finished, and the folders that were made for it."""
+    shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another one may have written into them
+        for folder in folders:
+            folder.rmdir()
 
 
 def _read_stamp(out: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kypho_kg.cohort.summaries import missing_most
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.report import DISCLAIMER
 from kypho_kg.templating import template
@@ -76,9 +77,7 @@ def cohort_page(report: CohortReport, knowledge: Knowledge, software: str) -> st
     for row in report.tables["attrition"]:
         steps.setdefault(row["guideline"], []).append((row, _step_bar(row, report.cases)))
     names, cells = _matrix(report.tables["agreement"])
-    missing = sorted(report.tables["missingness"], key=lambda r: (-r["clauses_that_ask"], r["known"], r["feature"]))
-    missing = [r for r in missing if r["known"] < report.cases][:MOST_FEATURES]
-    missing.sort(key=lambda r: (r["known"], r["feature"]))
+    missing = missing_most(report.tables["missingness"])[:MOST_FEATURES]
     beside: dict[tuple[str, str], list[tuple[Row, Bar]]] = {}
     for row in report.tables.get("beside", ()):
         beside.setdefault((row["kind"], row["name"]), []).append((row, _verdict_bar(row)))

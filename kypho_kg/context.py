@@ -102,9 +102,9 @@ def local_document(file: str, data: bytes, knowledge: Knowledge, deepest: int) -
         tree = json.loads(data.decode("utf-8-sig"), object_pairs_hook=once, parse_float=str, parse_constant=str)
         return json.dumps(copied(tree, 0)).encode()
     except json.JSONDecodeError as error:
-        refuse(f"{file}:{error.lineno}", f"not valid JSON: {error.msg}")
+        refuse(f"{file}:{error.lineno}", f"not valid JSON: {error.msg}", "JSON-LD in UTF-8")
     except ValueError:
-        refuse(file, "not valid JSON: no UTF-8, or a number with thousands of digits")
+        refuse(file, "not valid JSON: no UTF-8, or a number with thousands of digits", "JSON-LD in UTF-8")
     except RecursionError:
         refuse(file, "nested too deep", f"at most {deepest} levels")
 
@@ -132,7 +132,7 @@ def check_xml(file: str, data: bytes, deepest: int) -> None:
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:  # the last two: an encoding that is none
-        refuse(here(), f"not valid XML: {error}")
+        refuse(here(), f"not valid XML: {error}", "well-formed RDF/XML")
 
 
 def _terms(knowledge: Knowledge) -> dict[str, dict[str, str]]:

@@ -6,20 +6,17 @@ rejected with the patient it belongs to.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from csv import Error as CsvError
-from csv import reader as csv_rows
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
+from kypho_kg.csv_batches import csv_batches, csv_texts
 from kypho_kg.errors import InputError, Problem, UsageError
 from kypho_kg.fact_rows import (
     WORD,
@@ -102,7 +99,7 @@ def write_fact_table(
 
     :param as_of: the date on which the records are read; overrides theirs.
     :param batch: patients in a row group.
-    :raises UsageError: when the folder cannot be written, or a record has no as-of date.
+    :raises UsageError: when the folder cannot be written, or a record with a lesion has no as-of date.
     """
     written, seen, last, ordered = Written(), set[str](), "", True
     with FactTableWriter(folder) as out:
@@ -111,9 +108,6 @@ def write_fact_table(
             facts: list[dict[str, Any]] = []
             cases: list[dict[str, Any]] = []
             for record in chunk:
-                day = as_of or record.as_of
-                if day is None:
-                    raise UsageError("a record has no as-of date; give one")
                 if record.patient in seen:
                     written.rejected.append(Problem(record.place, "the patient stands twice", "one record of each"))
                     continue
@@ -121,6 +115,9 @@ def write_fact_table(
                 if not record.lesions:
                     written.without_lesion += 1
                     continue
+                day = as_of or record.as_of
+                if day is None:
+                    raise UsageError(f"{record.place}: a record has no as-of date; give it one, or one to all")
                 try:
                     rows = [fact_row(record, f) for f in record.facts if not f.overridden_by and not f.rule]
                     cases += case_rows(record, day)
@@ -239,7 +236,7 @@ def table_files(folder: Path, name: str) -> list[Path]:
 
 def _rows(path: Path, name: str) -> Iterator[tuple[str, Row]]:
     try:
-        yield from _placed(_texts(path) if path.suffix == ".csv" else batches(path, name), name, path.name)
+        yield from _placed(csv_texts(path) if path.suffix == ".csv" else batches(path, name), name, path.name)
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200] if isinstance(error, pa.ArrowException) else error.strerror
         raise InputError(Problem(path.name, f"cannot be read: {said}", f"the table of {name}")) from None
@@ -273,9 +270,9 @@ def batches(path: Path, name: str) -> Iterator[Any]:
     # Times are written with milliseconds by some, and cast to seconds afterwards.
     spelt = {WORD: pa.string(), pa.timestamp("s"): pa.timestamp("ms")}
     try:
-        yield from _csv(path, {f.name: spelt.get(f.type, f.type) for f in schema})
+        yield from csv_batches(path, {f.name: spelt.get(f.type, f.type) for f in schema})
     except pa.ArrowInvalid:
-        placed = _placed(_texts(path), name, path.name)
+        placed = _placed(csv_texts(path), name, path.name)
         found = itertools.islice((p for place, row in placed for p in malformed(place, row)), _MOST)
         if problems := list(found):
             raise InputError(problems) from None
@@ -284,45 +281,6 @@ def batches(path: Path, name: str) -> Iterator[Any]:
 
 _MOST = 20
 """Malformed cells that are listed where they stop the reading."""
-
-
-def _texts(path: Path) -> Iterator[Any]:
-    """The record batches of a CSV file, with texts in all columns."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = next(_lines(file), [])
-    yield from _csv(path, dict.fromkeys(names, pa.string()))
-
-
-def _csv(path: Path, types: Mapping[str, pa.DataType]) -> Iterator[Any]:
-    with path.open("rb") as file:
-        try:
-            file.readline().decode()
-        except UnicodeDecodeError:
-            raise InputError(Problem(path.name, "the first line is no UTF-8", "names of columns")) from None
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False)
-    try:
-        with csv.open_csv(path, convert_options=options) as reader:
-            for batch in reader:
-                batch.validate(full=True)  # a decimal with too many digits is let through otherwise
-                yield batch
-    except pa.ArrowInvalid as error:
-        # Arrow shows the row, which is about a patient.
-        odd = _ODD.search(str(error))
-        if not odd:
-            raise
-        wide, cells = map(int, odd.groups())
-        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
-            at = next((f": row {n}" for n, row in enumerate(_lines(lines)) if len(row) != wide), "")
-        raise InputError(Problem(path.name + at, f"{cells} cells", f"{wide}, as in the first line")) from None
-
-
-_ODD = re.compile(r"Expected (\d+) columns, got (\d+)")
-
-
-def _lines(file: Iterable[str]) -> Iterator[list[str]]:
-    """The lines of a CSV file that are not empty, as far as they can be told apart."""
-    with contextlib.suppress(CsvError):
-        yield from filter(None, csv_rows(file))
 
 
 def _cells(column: pa.Array, wanted: pa.DataType, name: str) -> list[Any]:

@@ -10,7 +10,7 @@ import gzip
 import pickle
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +54,7 @@ def read_sources(
     mapping: Path | None = None,
     mappings: Sequence[Path] = (),
     many: bool = False,
+    patients: Collection[str] = (),
 ) -> Intake:
     """The records of patient files, FHIR, tables and RDF; sources that name the same patient are merged.
 
@@ -63,14 +64,18 @@ def read_sources(
     :param mapping: for tables, the file that says what each column is.
     :param mappings: SSSOM and roll-up files of the user, which say what further codes mean.
     :param many: as for :func:`stream_sources`.
+    :param patients: only those with these ids, and all where there are none. The others are read, since a source does
+        not say beforehand whose a row is, and are neither checked nor kept.
     :raises InputError: when an overlay or a mapping file is wrong, for then the answer would not be the one asked for.
-    :raises UsageError: for a table without a mapping.
+    :raises UsageError: for a table without a mapping, or when a patient is in none of the sources.
     """
     problems: list[Problem] = []
     reports: list[IntakeReport] = []
     merged: dict[str, list[Record]] = {}
-    for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), reports, problems, many):
+    wanted = _Wanted(patients)
+    for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), reports, problems, many, wanted):
         merged.setdefault(record.patient, []).append(record)
+    wanted.check(problems)
     records: list[Record] = []
     for same in merged.values():
         try:
@@ -109,6 +114,7 @@ def stream_sources(
     mappings: Sequence[Path] = (),
     read: Callable[[], object] = lambda: None,
     many: bool = False,
+    patients: Collection[str] = (),
 ) -> Stream:
     """The same records as :func:`read_sources`, with memory for one patient at a time.
 
@@ -119,17 +125,19 @@ def stream_sources(
     :param read: called after each record of a source.
     :param many: ask the shapes only where a value lies beyond their limits; what else they say holds for all that the
         readers make, patient files aside.
+    :param patients: as for :func:`read_sources`.
     :raises InputError: when an overlay or a mapping file is wrong.
-    :raises UsageError: for a table without a mapping.
+    :raises UsageError: for a table without a mapping, or when a patient is in none of the sources.
     """
     over = [(path, read_overlay(path, knowledge)) for path in overlays]
     stream = Stream(0, iter(()), [])
-    held = _Held()
+    held, wanted = _Held(), _Wanted(patients)
     try:
         codes = _codes(knowledge, mappings)
-        for record in _read(paths, knowledge, mapping, codes, stream.reports, stream.problems, many):
+        for record in _read(paths, knowledge, mapping, codes, stream.reports, stream.problems, many, wanted):
             held.add(record)
             read()
+        wanted.check(stream.problems)
         stream.patients = held.patients()
         changed: dict[str, Record] = {}
         for path, one in over:
@@ -156,6 +164,31 @@ def _merged(held: _Held, changed: dict[str, Record], problems: list[Problem]) ->
                 problems.extend(error.problems)
     finally:
         held.close()
+
+
+class _Wanted:
+    """The patients that are asked for, and which of them a source has."""
+
+    def __init__(self, ids: Collection[str]) -> None:
+        self._ids = dict.fromkeys(ids)
+        self._seen: set[str] = set()
+
+    def has(self, record: Record) -> bool:
+        """Whether a record is asked for."""
+        if not self._ids:
+            return True
+        if record.patient not in self._ids:
+            return False
+        self._seen.add(record.patient)
+        return True
+
+    def check(self, problems: Sequence[Problem]) -> None:
+        """Refuse an id that no source has; who else is in the sources is not said."""
+        missing = [repr(id_) for id_ in self._ids if id_ not in self._seen]
+        if missing:
+            found = "is in none of the sources" if len(missing) == 1 else "are in none of the sources"
+            told = f"--patient: {', '.join(missing)} {found}; expected an id as a source writes it"
+            raise UsageError("\n".join([*map(str, problems), told]))
 
 
 class _Held:
@@ -208,31 +241,43 @@ def _read(
     reports: list[IntakeReport],
     problems: list[Problem],
     many: bool,
+    wanted: _Wanted,
 ) -> Iterator[Record]:
     """The records as they come, a patient as often as it is named; reports and problems are filled on the way."""
     for path in paths:
         report = IntakeReport(path.name)
         reports.append(report)
         try:
-            yield from _records_of(path, knowledge, report, mapping, codes, many)
+            yield from _records_of(path, knowledge, report, mapping, codes, many, wanted)
         except InputError as error:
             report.rejected.extend(error.problems)
         problems.extend(report.rejected)
 
 
 def _records_of(
-    path: Path, knowledge: Knowledge, report: IntakeReport, mapping: Path | None, codes: _Codes, many: bool
+    path: Path,
+    knowledge: Knowledge,
+    report: IntakeReport,
+    mapping: Path | None,
+    codes: _Codes,
+    many: bool,
+    wanted: _Wanted,
 ) -> Iterator[Record]:
     kind = source_kind(path)
     if kind == PATIENT_FILE:
         record = read_patient_file(path, knowledge)
-        reject_invalid(record, knowledge)
+        mine = wanted.has(record)
+        if mine:
+            reject_invalid(record, knowledge)
         report.saw("patient files")
         report.records += 1
-        yield record
+        if mine:
+            yield record
         return
     by_codes = (codes().sha256,) if kind in (FHIR, OMOP) else None
     for record in _of_other(kind, path, knowledge, report, mapping, codes):
+        if not wanted.has(record):
+            continue
         marked = record if by_codes is None else replace(record, mappings=by_codes)
         if not (many and all(map(believable, record.facts))):
             marked = mark_invalid(marked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from kypho_kg.coverage import coverage, coverage_line
+from kypho_kg.coverage import filled_by
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.record import Record
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 MOST = 25
 """Rows of each kind that are printed; the JSON has all."""
+_ONE = {"rows": "row", "patient files": "patient file", "triples": "triple", "cases": "case", "facts": "fact"}
+_MANY = {one: many for many, one in _ONE.items()}
+"""Kinds that are counted in words; any other is the name of a table or of a type of resource."""
 
 
 def print_reports(console: Console, reports: Iterable[IntakeReport]) -> None:
@@ -23,7 +26,7 @@ def print_reports(console: Console, reports: Iterable[IntakeReport]) -> None:
     from rich.text import Text
 
     for report in reports:
-        read = ", ".join(f"{n:,} {kind}" for kind, n in sorted(report.read.items(), key=lambda row: -row[1]))
+        read = ", ".join(_counted(n, kind) for kind, n in sorted(report.read.items(), key=lambda row: -row[1]))
         patients = "1 patient" if report.records == 1 else f"{report.records:,} patients"
         console.print(Text(f"{report.source}: {patients}; read: {read or 'nothing'}", style="bold"))
         parts = (
@@ -47,13 +50,20 @@ def print_reports(console: Console, reports: Iterable[IntakeReport]) -> None:
             console.print(Text(f"and {len(report.rejected) - MOST} more rejected", style="red"))
 
 
+def _counted(n: int, kind: str) -> str:
+    return f"{n:,} {_ONE.get(kind, kind) if n == 1 else _MANY.get(kind, kind)}"
+
+
 def print_coverage(console: Console, k: Knowledge, records: Sequence[Record]) -> None:
     """How many of the features that decide somewhere were filled by any source, and which were not."""
     from rich.text import Text
 
-    _, missing = coverage(k, records)
+    filled = filled_by(k, records)
+    missing = filled.missing
     told = ", ".join(k.plain(f) for f, _ in missing[:12])
     more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
-    console.print(Text(coverage_line(k, records)))
+    console.print(Text(str(filled)))
+    if filled.derived:
+        console.print(Text(f"By derivation: {', '.join(map(k.plain, filled.derived))}", style="dim"))
     if missing:
         console.print(Text(f"Filled by none, the most asked first: {told}{more}", style="dim"))

@@ -5,6 +5,9 @@ A mapping says how a code (the object) stands to a term of ours (the subject). O
 :meth:`Mappings.facts` give these alone. The other predicates serve search, and a row with the modifier ``Not``
 withdraws what it names. One code may have several rows: it then states several facts. A row that says ``absent`` in
 ``ext_polarity`` rules its term out: "no known X" is related to X, and no kind of it.
+
+The terms of the ontology are codes too, of the terminology :data:`OWN`: the code is the local name of a term that a
+record can state, as it is written, and means that term. There is no row for them.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ GRAPH: Final = "https://w3id.org/kypho/mappings"
 
 EXACT: Final = "skos:exactMatch"
 NARROW: Final = "skos:narrowMatch"
+OWN: Final = "kypho"
+"""The prefix of the terminology whose codes are the terms of the ontology themselves."""
 ASSIGNING: Final = (EXACT, NARROW)
 PREDICATES: Final = (*ASSIGNING, "skos:closeMatch", "skos:broadMatch", "skos:relatedMatch")
 
@@ -140,7 +145,8 @@ class Mappings:
 
     def answer(self, code: str, system: str) -> Polarity | None:
         """What a code answers to any question: yes, no or unclear; none where it is no such code, or several."""
-        said = {ANSWERS[r.subject] for r in self.codes(code, system) if r.subject in ANSWERS}
+        own = self._own(*self._place(code, system))
+        said = {ANSWERS[r.subject] for r in (*own, *self.codes(code, system)) if r.subject in ANSWERS}
         return said.pop() if len(said) == 1 else None
 
     def _place(self, code: str, system: str) -> tuple[str, str | None]:
@@ -154,6 +160,11 @@ class Mappings:
 
     def _rows(self, code: str, prefix: str | None) -> tuple[TermMapping, ...]:
         return tuple(r for r in self._by_code.get(folded(code), ()) if prefix in ("", r.prefix))
+
+    @staticmethod
+    def _own(code: str, prefix: str | None) -> tuple[TermMapping, ...]:
+        """What a code of our own means: the term of that name, whether or not there is one."""
+        return (TermMapping(KYPHO + code, EXACT, False, OWN, code),) if prefix == OWN else ()
 
     def _parts(self, code: str, prefix: str | None) -> tuple[tuple[str, str], ...]:
         return () if prefix is None else self.rollups.ingredients(code, prefix)
@@ -169,9 +180,9 @@ class Mappings:
         holds for the one that the record ties the code to, and for none where it ties it to none.
         """
         owners = value_owners(knowledge)
-        own, _ = self._place(code, system)
+        own, prefix = self._place(code, system)
         found: dict[tuple[str, str | None, bool], CodedFact] = {}
-        for row in self.search(code, system):
+        for row in (*self._own(own, prefix), *self.search(code, system)):
             if not self._holds(row) or not (row.assigns or row.absent):
                 continue
             feature = knowledge.features.get(row.subject)
@@ -295,6 +306,8 @@ def _row_problems(
             yield Problem(f"{where}, {column}", repr(cells[column]), expected)
         elif column == "subject_id" and not is_term(prefixes[prefix] + name):
             yield Problem(f"{where}, {column}", f"{cells[column]!r} is no term of the ontology")
+        elif column == "object_id" and prefixes[prefix] == KYPHO:
+            yield Problem(f"{where}, {column}", f"{cells[column]!r} means itself", "a code of another terminology")
     if cells["predicate_id"] not in PREDICATES:
         yield Problem(f"{where}, predicate_id", repr(cells["predicate_id"]), ", ".join(PREDICATES))
     if cells.get("predicate_modifier") not in (None, "", "Not"):

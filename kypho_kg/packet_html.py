@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kypho_kg.coverage import coverage_line
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.packet import AFTER, BEFORE, STATEMENT, Check, Packet, Point, PolicyPart, Section, Stance
 from kypho_kg.packet_header import Filled
@@ -52,6 +53,7 @@ def packet_html(packet: Packet, software: str) -> str:
         statement=STATEMENT,
         disclaimer=DISCLAIMER,
         software=software,
+        coverage=coverage_line(k, [packet.record]),
         running=css_text(running),
         meaning=_MEANING,
         before=BEFORE,

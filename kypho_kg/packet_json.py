@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from kypho_kg.coverage import coverage_json
 from kypho_kg.errors import Problem
 from kypho_kg.guidelines import Guideline
 from kypho_kg.knowledge import Knowledge
@@ -27,6 +28,7 @@ def packet_json(packet: Packet, software: str, rejected: Iterable[Problem] = ())
         "schema_version": "1",
         "run": {
             "knowledge_base": {"version": k.version, "sha256": k.sha256},
+            "mappings": sorted(packet.record.mappings),
             "software": software,
             "as_of": str(packet.as_of),
             "files": list(packet.record.files),
@@ -34,6 +36,7 @@ def packet_json(packet: Packet, software: str, rejected: Iterable[Problem] = ())
         },
         "disclaimer": DISCLAIMER,
         "statement": STATEMENT,
+        "coverage": coverage_json(k, [packet.record]),
         "patient": packet.record.patient,
         "constructed": packet.record.constructed,
         "lesions": list(packet.lesions),

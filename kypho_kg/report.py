@@ -9,7 +9,7 @@ from typing import Any
 from kypho_kg.candidacy import Answer, Assessment, CaseAnswer, cautions, documentation
 from kypho_kg.classification import lesion_types
 from kypho_kg.conflicts import Firing, conflicts_of
-from kypho_kg.coverage import coverage
+from kypho_kg.coverage import coverage_json
 from kypho_kg.errors import Problem
 from kypho_kg.evaluation import Truth
 from kypho_kg.explanation import Explained, Need, explain
@@ -40,13 +40,14 @@ def answers_json(answers: Sequence[Answer], rejected: Iterable[Problem], softwar
         "schema_version": "1",
         "run": {
             "knowledge_base": {"version": k.version, "sha256": k.sha256} if k else None,
+            "mappings": sorted({sha256 for a in answers for sha256 in a.record.mappings}),
             "software": software,
             "as_of": days[0] if len(days) == 1 else None,
             "assumed": list(answers[0].policies) if answers else ["strict"],
             "bridges": answers[0].bridged if answers else True,
         },
         "disclaimer": DISCLAIMER,
-        "coverage": _coverage(answers),
+        "coverage": coverage_json(k, (a.record for a in answers)) if k else None,
         "cases": [case_json(e) for a in answers for e in explain(a)],
         "without_case": [
             {"patient": a.record.patient, "reason": "the record has no vertebral lesion, so there is no case"}
@@ -55,16 +56,6 @@ def answers_json(answers: Sequence[Answer], rejected: Iterable[Problem], softwar
         ],
         "rejected": [{"where": p.where, "what": p.what, "expected": p.expected} for p in rejected],
     }
-
-
-def _coverage(answers: Sequence[Answer]) -> Json | None:
-    """How many of the features on which verdicts turn any of the records has, and the others."""
-    if not answers:
-        return None
-    k = answers[0].knowledge
-    filled, missing = coverage(k, (a.record for a in answers))
-    unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in missing]
-    return {"filled_features": filled, "unfilled_features": unfilled}
 
 
 def case_json(explained: Explained, *, whole: bool = False) -> Json:

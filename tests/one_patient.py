@@ -1,7 +1,9 @@
 """A patient in neutral terms, and writers of it for every source: patient file, FHIR, OMOP, table and RDF.
 
 What can be drawn is what all of them can say: codes that state findings of the patient or a whole lesion, quantities of
-the patient with a unit, and coded answers *no*.
+the patient with a unit, and coded answers *no*; and by our own codes findings, categories, choices and quantities that
+no terminology has a code for, also of the only lesion. Dates are drawn only where OMOP is left out, which has no form
+for them.
 """
 
 from __future__ import annotations
@@ -41,8 +43,12 @@ class Item:
     code: Code
     day: date
     kind: str
-    """``condition``, ``drug``, ``no`` or ``value``."""
+    """``condition``, ``drug``, ``yes``, ``no``, ``value``, ``choice`` or ``date``."""
     number: Decimal | None = None
+    value: str = ""
+    """Of a choice the local name of its value, of a date the date."""
+    lesion: str = ""
+    """The lesion that it is about, by its level, where the code does not say so."""
 
 
 @dataclass
@@ -80,39 +86,81 @@ class Codes:
                     self.values.append(code)
             elif all(f.feature.kind is Op.FINDING for f in stated) and len(stated) == 1:
                 (self.drugs if row.prefix in ("RXNORM", "ATC") else self.findings).append(code)
-        for codes in (self.lesions, self.findings, self.drugs, self.values):
+        of_level = {f.feature.iri for c in self.lesions for f in c.stated if f.feature.name == "vertebralLevel"}
+        known = {f.iri for f in k.features.values() if any(r.assigns for r in mappings.of_term(f.iri))}
+        self.own = [
+            Code(OWN, "KYPHO", f.name, mappings.facts(f.name, k, OWN))
+            for f in k.features.values()
+            if f.bearer in (PATIENT, LESION) and f.iri not in known | of_level and f.name not in ("birthDate", "sex")
+        ]
+        for codes in (self.lesions, self.findings, self.drugs, self.values, self.own):
             codes.sort(key=lambda c: (c.vocabulary, c.code))
             assert codes
 
 
-def draw(pick: Callable[[Any], Any], codes: Codes, numbers: Callable[[Feature], list[Decimal]]) -> Drawn:
-    """A patient with a lesion, some findings, drugs, denied findings and quantities."""
+def draw(
+    pick: Callable[[Any], Any], codes: Codes, numbers: Callable[[Feature], list[Decimal]], *, dates: bool = False
+) -> Drawn:
+    """A patient with a lesion, some findings, drugs, denied findings and quantities.
+
+    :param dates: also of features that are dates.
+    """
     found = Drawn(pick(["male", "female"]), date(1930, 1, 1) + timedelta(days=pick(range(0, 20000, 7))))
 
     def day() -> date:
         return AS_OF - timedelta(days=pick(range(0, 400, 3)))
 
     # Findings that cannot change are stated once; two statements of one are one fact anywhere.
-    for code in {pick(codes.lesions) for _ in range(pick([1, 1, 2]))}:
+    for code in dict.fromkeys(pick(codes.lesions) for _ in range(pick([1, 1, 2]))):
         found.items.append(Item(code, day(), "condition"))
-    for code in {pick(codes.findings) for _ in range(pick(range(6)))}:
+    for code in dict.fromkeys(pick(codes.findings) for _ in range(pick(range(6)))):
         found.items.append(Item(code, day(), pick(["condition", "condition", "no"])))
-    for code in {pick(codes.drugs) for _ in range(pick(range(3)))}:
+    for code in dict.fromkeys(pick(codes.drugs) for _ in range(pick(range(3)))):
         found.items.append(Item(code, day(), "drug"))
-    for code in {pick(codes.values) for _ in range(pick(range(6)))}:
+    for code in dict.fromkeys(pick(codes.values) for _ in range(pick(range(6)))):
         found.items.append(Item(code, day(), "value", pick(numbers(code.stated[0].feature))))
+    own = [c for c in codes.own if c.stated[0].feature.kind is not None]
+    dated = [c for c in codes.own if dates and c not in own]
+    whole = [i for i in found.items if i.code in codes.lesions]
+    for code in dict.fromkeys((*(pick(own) for _ in range(pick(range(4, 16)))), *dated)):
+        f = code.stated[0].feature
+        if f.bearer == PATIENT:
+            found.items.append(_stated(pick, numbers, code, day(), ""))
+        elif len(whole) == 1 and f.kind is not Op.QUANTITY:
+            # Without a level, a statement belongs to the only lesion, unless it is a quantity or of another year.
+            near = whole[0].day - timedelta(days=pick(range(0, 300, 7)))
+            found.items.append(_stated(pick, numbers, code, near, level_of(whole[0])))
     found.items.sort(key=lambda i: (i.code.vocabulary, i.code.code, i.kind))
     return found
+
+
+def _stated(
+    pick: Callable[[Any], Any], numbers: Callable[[Feature], list[Decimal]], code: Code, day: date, lesion: str
+) -> Item:
+    """What one of our own codes says, by the kind of its feature."""
+    f = code.stated[0].feature
+    if f.kind is Op.FINDING:
+        return Item(code, day, pick(["yes", "no"]), lesion=lesion)
+    if f.kind is Op.QUANTITY:
+        return Item(code, day, "value", pick(numbers(f)), lesion=lesion)
+    if f.kind is None:
+        return Item(code, day, "date", value=(day - timedelta(days=pick(range(90)))).isoformat(), lesion=lesion)
+    return Item(code, day, "choice", value=local(pick(sorted(f.values))), lesion=lesion)
+
+
+def level_of(item: Item) -> str:
+    """The level that a code names, or nothing."""
+    return next((local(f.value) for f in item.code.stated if f.feature.name == "vertebralLevel" and f.value), "")
 
 
 def rows(drawn: Drawn) -> list[dict[str, Any]]:
     """The facts as rows of feature, lesion, value, polarity and day, for sources that name our terms."""
     found: list[dict[str, Any]] = []
     for item in drawn.items:
-        level = next((local(f.value) for f in item.code.stated if f.feature.name == "vertebralLevel" and f.value), "")
+        level = item.lesion or level_of(item)
         for f in item.code.stated:
             of_lesion = f.feature.bearer == LESION
-            value = str(item.number) if item.kind == "value" else local(f.value) if f.value else ""
+            value = str(item.number) if item.kind == "value" else item.value or (local(f.value) if f.value else "")
             found.append(
                 {
                     "feature": f.feature,
@@ -176,10 +224,19 @@ def fhir(drawn: Drawn, folder: Path) -> Path:
                  "medicationCodeableConcept": code, "effectiveDateTime": item.day.isoformat()}
             )  # fmt: skip
         else:
-            told: dict[str, Any] = {"valueCodeableConcept": {"coding": [{"system": SCT, "code": NO}]}}
-            if item.kind == "value":
-                unit = item.code.stated[0].feature.unit
-                told = {"valueQuantity": {"value": float(item.number or 0), "code": unit, "system": UCUM}}
+            unit = item.code.stated[0].feature.unit
+            own = item.code.system == OWN
+            answer = {"system": OWN, "code": "AbsentPolarity"} if own else {"system": SCT, "code": NO}
+            forms: dict[str, dict[str, Any]] = {
+                "no": {"valueCodeableConcept": {"coding": [answer]}},
+                "yes": {"valueBoolean": True},
+                "value": {"valueQuantity": {"value": float(item.number or 0), "code": unit, "system": UCUM}},
+                "choice": {"valueCodeableConcept": {"coding": [{"system": OWN, "code": item.value}]}},
+                "date": {"valueDateTime": item.value},
+            }
+            told = forms[item.kind]
+            if item.lesion:
+                told["bodySite"] = {"coding": [{"system": OWN, "code": item.lesion}]}
             resources.append(
                 {**base, "resourceType": "Observation", "status": "final", "code": code,
                  "effectiveDateTime": item.day.isoformat(), **told}
@@ -191,13 +248,15 @@ def fhir(drawn: Drawn, folder: Path) -> Path:
 
 
 SCT, NO, UCUM = "http://snomed.info/sct", "373067005", "http://unitsofmeasure.org"
+OWN = "https://w3id.org/kypho"
 
 
 def omop(drawn: Drawn, folder: Path) -> Path:
     concepts: dict[tuple[str, str], int] = {}
 
     def concept(vocabulary: str, code: str) -> int:
-        return concepts.setdefault((vocabulary, code), 1000 + len(concepts))
+        first = 2_000_000_001 if vocabulary == "KYPHO" else 1000  # ids of a site's own concepts
+        return concepts.setdefault((vocabulary, code), first + len(concepts))
 
     gender = {"male": 8507, "female": 8532}[drawn.sex]
     born = drawn.born
@@ -220,12 +279,15 @@ def omop(drawn: Drawn, folder: Path) -> Path:
             tables["drug_exposure"].append(
                 {"drug_exposure_id": number, "person_id": ID, "drug_concept_id": id_, "drug_exposure_start_date": day}
             )
-        elif item.kind == "no":
+        elif item.kind in ("no", "yes", "choice"):
+            no = ("KYPHO", "AbsentPolarity") if item.code.system == OWN else ("SNOMED", NO)
+            said = {"no": no, "choice": ("KYPHO", item.value)}.get(item.kind)
             tables["observation"].append(
                 {"observation_id": number, "person_id": ID, "observation_concept_id": id_, "observation_date": day,
-                 "value_as_concept_id": concept("SNOMED", NO)}
+                 "value_as_concept_id": concept(*said) if said else 0}
             )  # fmt: skip
         else:
+            assert item.kind == "value", "OMOP has no form for it"
             unit = concept("UCUM", item.code.stated[0].feature.unit)
             tables["measurement"].append(
                 {"measurement_id": number, "person_id": ID, "measurement_concept_id": id_, "measurement_date": day,
@@ -290,6 +352,8 @@ def turtle(drawn: Drawn, folder: Path) -> Path:
         f, value = row["feature"], ""
         if f.kind is Op.QUANTITY:
             value = f'kypho:{f.name} "{row["value"]}"^^xsd:decimal'
+        elif f.kind is None:
+            value = f'kypho:{f.name} "{row["value"]}"^^xsd:date'
         elif f.kind is Op.CHOICE:
             value = f"kypho:{f.name} kypho:{row['value']}"
         elif f.kind is Op.CATEGORY:

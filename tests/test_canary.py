@@ -232,11 +232,12 @@ def check(command: str, kind: str, broken: bool, folder: Path) -> None:
         out, err = out + done.stdout, err + done.stderr
         assert "Traceback" not in done.stderr
         assert done.returncode in ((0, 2, 3) if broken or "without" in command else (0,)), done.stderr
-        refused = done.returncode == 2 and command.startswith("cohort")  # without a case there is no more to say
-        if broken and number == 0 and not refused:
+        unread = "no as-of date can come from such a source" in done.stderr
+        if broken and number == 0 and not unread:
             assert any(told in done.stdout + done.stderr for told in TOLD), "the mistake is told, with its place"
     written = {p.relative_to(folder / "out"): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
     nothing_in(command, out, err, written)
+    assert not (written and "no as-of date" in done.stderr), "what was read is not kept if it cannot be judged"
     assert list((folder / "tmp").rglob("*")) == []
     assert list((folder / "home").rglob("*")) == []
     assert {p.name for p in folder.iterdir()} <= {"src", "tmp", "home", "out"}
@@ -292,6 +293,37 @@ def test_nothing_gets_out(command: str, kind: str, broken: bool, tmp_path: Path)
 @pytest.mark.parametrize(("command", "kind", "broken"), SLOW)
 def test_nothing_gets_out_of_any_command(command: str, kind: str, broken: bool, tmp_path: Path) -> None:
     check(command, kind, broken, tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Files that are cut, joined or without a header: what is told names no cell of them
+
+
+@pytest.mark.parametrize("row", [f"{ID},a", f"{ID},a,2026-03-02,Zzyzxworth", f"{ID},a,Zzyzxworth", f"{ID},Zz\xff,x"])
+def test_a_row_of_an_index_is_not_shown(row: str, tmp_path: Path) -> None:
+    for name in ("src", "tmp", "home"):
+        (tmp_path / name).mkdir()
+    index = tmp_path / "src" / "index.csv"
+    index.write_bytes(b"patient,lesion,date\n" + row.encode("latin-1") + b"\n")
+    source = patient(tmp_path / "src", "2026-02-27")
+    done = run(["cohort", *source, "--index", str(index), *FEW, "-o", str(tmp_path / "out")], tmp_path)
+    assert done.returncode == 3
+    assert "kypho-kg: index.csv" in done.stderr
+    nothing_in("cohort", done.stdout, done.stderr, {})
+
+
+@pytest.mark.parametrize("command", ["assess", "intake", "cohort"])
+@pytest.mark.parametrize("header", ["", "who,name,phone,born,inr,on,lesion,", "who,name,born,inr,on,lesion,level,note"])
+def test_a_first_row_that_is_no_header_is_not_shown(header: str, command: str, tmp_path: Path) -> None:
+    for name in ("src", "tmp", "home"):
+        (tmp_path / name).mkdir()
+    source = table(tmp_path / "src", "2026-02-27")
+    path = Path(source[0])
+    path.write_text(header + path.read_text("utf-8").partition("\n")[2], "utf-8")
+    done = run([command, *source, *(["-o", str(tmp_path / "out"), *DATE] if command == "cohort" else [])], tmp_path)
+    assert done.returncode in (0, 3)
+    assert "table.csv" in done.stdout + done.stderr, "an empty answer says why"
+    nothing_in("intake", done.stdout, done.stderr, {})
 
 
 # --------------------------------------------------------------------------------------------------------------------

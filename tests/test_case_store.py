@@ -334,14 +334,14 @@ def test_a_killed_load_leaves_each_patient_old_or_new(
     knowledge: Knowledge, records: list[Record], tmp_path: Path
 ) -> None:
     """Replaced and new patients alike; the next load goes on and ends with the same store."""
-    old = [replace(records[i % 4], patient=f"p{i}") for i in range(12)]
+    old = [replace(records[i % 4], patient=f"p{i}") for i in range(8)]
     new = [replace(r, notes=("seen again",)) for r in old]
     load(tmp_path / "old", knowledge, old)
     load(tmp_path / "new", knowledge, new)
     was, will = quads(tmp_path / "old"), quads(tmp_path / "new")
     folder, file = tmp_path / "store", tmp_path / "records"
     file.write_bytes(pickle.dumps(new))
-    load(folder, knowledge, old[:8])
+    load(folder, knowledge, old[:5])
     moments = random.Random(7)
     finished: list[int] = []
     for _ in range(4):
@@ -359,7 +359,7 @@ def test_a_killed_load_leaves_each_patient_old_or_new(
         states = []
         for i, record in enumerate(new):
             mine = of_patient(lines, record)
-            former = of_patient(was, record) if i < 8 else set()
+            former = of_patient(was, record) if i < 5 else set()
             assert mine in (former, of_patient(will, record)), f"patient {i} is torn"
             states.append(mine == of_patient(will, record))
         finished.append(sum(states))

@@ -26,7 +26,7 @@ from builders import ROOT
 from cohorts import marked, records
 from pyarrow import csv, parquet
 
-from kypho_kg.candidacy import assess
+from kypho_kg.candidacy import CaseAnswer, assess
 from kypho_kg.cohort import evidence
 from kypho_kg.cohort.counts import STEPS
 from kypho_kg.cohort.index import entries, read_index
@@ -35,14 +35,15 @@ from kypho_kg.cohort.layout import CAUSES, NO_CAUSE, layout_of
 from kypho_kg.cohort.logic import MET
 from kypho_kg.cohort.run import CLAUSES, COUNTS, EVIDENCE, FLIPS, VERDICTS, Options, Outcome, run, sizes
 from kypho_kg.cohort.source import FactTable, as_parquet, facts_of
-from kypho_kg.cohort.summaries import COLUMNS, summaries
+from kypho_kg.cohort.summaries import COLUMNS, missing_most, summaries
 from kypho_kg.cohort.sweep import read_sweep
 from kypho_kg.cohort.verdicts import conclusions, in_force
-from kypho_kg.criteria import ATOMS
+from kypho_kg.criteria import ATOMS, Op
 from kypho_kg.errors import InputError, UsageError
 from kypho_kg.evaluation import Evaluator, lesion_subject
 from kypho_kg.fact_rows import cases_schema, facts_schema
 from kypho_kg.fact_table import read_fact_table, write_fact_table
+from kypho_kg.guidelines import DECIDING
 from kypho_kg.inference import infer
 from kypho_kg.intake import mark_invalid
 from kypho_kg.intake_report import IntakeReport
@@ -238,6 +239,35 @@ def test_counts_are_those_of_the_tables(done: tuple[Path, Outcome]) -> None:
         assert sum(row[str(c)] for c in CAUSES) == row["unknown"]
     for row in tables["missingness"]:
         assert row["known"] + sum(row[str(c)] for c in CAUSES) == len(clauses)
+
+
+def test_what_keeps_verdicts_open_is_that_of_the_proofs(tmp_path: Path, knowledge: Knowledge) -> None:
+    drawn = list(records(700, 60, knowledge))
+    write_fact_table(drawn, tmp_path / "t")
+    outcome = judged_to(tmp_path / "out", tmp_path / "t", part=25)
+    wanted: Counter[str] = Counter()
+    for r in drawn:
+        for case in assess(marked(r), knowledge=knowledge, guidelines=["all"], validate=False).cases:
+            wanted.update(kept_open(case, knowledge))
+    rows = _table(outcome, "missingness")
+    assert len(wanted) > 40
+    assert {row["feature"]: row["keeps_open"] for row in rows if row["keeps_open"]} == wanted
+    most = missing_most(rows)
+    assert [row["feature"] for row in most] == sorted(wanted, key=lambda f: (-wanted[f], f))
+
+
+def kept_open(case: CaseAnswer, k: Knowledge) -> set[str]:
+    """The features that keep a deciding clause of an open verdict unknown, by the proofs of one case."""
+    leaves = [
+        leaf.criterion
+        for a in case.assessments
+        if a.verdict in ("Undetermined", "CandidateScreeningOpen")
+        for c in a.clauses
+        if c.recommendation.effect in DECIDING and not c.recommendation.reading
+        for leaf in c.proof.unknown_leaves()
+        if leaf.criterion.op is not Op.OPEN
+    ]
+    return {k.features[x.term].name for leaf in leaves for x in leaf.walk() if x.op in ATOMS}
 
 
 def test_attrition_is_that_of_plain_sql(done: tuple[Path, Outcome]) -> None:
@@ -533,14 +563,43 @@ def test_a_kind_of_the_finding_is_the_event(tmp_path: Path, knowledge: Knowledge
         ("patient,lesion\np,a\n", "missing column date"),
         ("patient,lesion,date\np,a,\n", "1 rows without date"),
         ("patient,lesion,date\n,a,2026-03-01\n", "1 rows without patient"),
-        ("patient,lesion,date\np,a,01.03.2026\n", "cannot be read"),
+        (
+            "patient,lesion,date\np,a,2026-03-01\np,a,01.03.2026\n",
+            "index.csv: row 2, date: no date; expected YYYY-MM-DD",
+        ),
+        ("patient,date,date\np,2026-03-01,2026-03-02\n", "column date comes twice"),
+        ("patient,lesion,date\np,a,2026-03-01\n\nSECRET,a\n", "index.csv: row 2: 2 cells; expected 3, as in the first"),
+        (
+            "patient,lesion,date\np,a,2026-03-01\nSECRET,a,b,c\n",
+            "index.csv: row 2: 4 cells; expected 3, as in the first",
+        ),
+        ("patient,lesion,date\np,a,SECRET\n", "index.csv: row 1, date: no date"),
+        ("patient,lesion,date\np,SECRET \udcff,2026-03-01\n", "cannot be read; expected CSV in UTF-8"),
         ("", "cannot be read"),
+        ("patient,lesion,date\n", "holds no row"),
     ],
 )
 def test_a_wrong_index_is_explained(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "index.csv").write_text(text)
-    with pytest.raises(InputError, match=said):
+    (tmp_path / "index.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=re.escape(said)) as bad:
         read_index(tmp_path / "index.csv", pa.string())
+    assert "SECRET" not in str(bad.value)
+
+
+def test_an_index_of_patients_whose_ids_are_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text("patient,date\n7,2026-03-01\nSECRET,2026-03-01\nSECRET2,2026-03-01\n")
+    with pytest.raises(InputError) as bad:
+        read_index(tmp_path / "index.csv", pa.int64())
+    assert [str(p) for p in bad.value.problems] == [
+        f"index.csv: row {n}, patient: no id like those of the cases; expected whole numbers" for n in (2, 3)
+    ]
+
+
+def test_an_index_in_parquet_shows_no_cell(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"patient": ["p", "q"], "date": ["2026-03-01", "SECRET"]}), tmp_path / "i.parquet")
+    with pytest.raises(InputError, match="row 2, date: no date; expected YYYY-MM-DD") as bad:
+        read_index(tmp_path / "i.parquet", pa.string())
+    assert "SECRET" not in str(bad.value)
 
 
 def test_a_case_without_a_date_is_an_error(tmp_path: Path) -> None:

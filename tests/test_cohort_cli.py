@@ -191,12 +191,60 @@ def test_fhir_and_an_entry(kypho: Kypho, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert [(r["patient"], str(r["as_of"])) for r in verdicts(tmp_path / "out")] == [("f1", "2026-01-20")]
     assert parquet.read_table(tmp_path / "out" / "facts" / "cases.parquet")["as_of"].null_count == 1
-    done = kypho(tmp_path / "bundle.json", "-o", tmp_path / "other", *FEW)
-    assert done.code == 2
-    assert "as-of date" in done.err
     done = kypho(tmp_path / "out" / "facts", "-o", tmp_path / "third", *FEW)
     assert done.code == 3
     assert "1 of 1 cases have no as-of date" in done.err
+
+
+GIVE = "give --as-of for all, --index for each case, or --entry"
+
+
+def test_a_source_that_never_has_a_date_is_not_read(
+    kypho: Kypho, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bundle.json").write_text('{"resourceType": "Bundle", "type": "collection", "entry": []}')
+    (tmp_path / "cdm").mkdir()
+    (tmp_path / "cdm" / "person.csv").write_text("person_id,gender_concept_id,year_of_birth\n1,8532,1950\n")
+    (tmp_path / "t.csv").write_text("pid,lid\np,a\n")
+    (tmp_path / "map.yaml").write_text("format: kypho-table/1\nshape: wide\npatient: pid\nlesion: lid\n")
+    monkeypatch.setattr("kypho_kg.cohort_intake.stream_sources", lambda *_, **__: pytest.fail("it was read"))
+    of_table = ("t.csv", "--mapping", tmp_path / "map.yaml")
+    for name, *options in (("bundle.json",), ("cdm",), of_table):
+        done = kypho(tmp_path / name, *options, "-o", tmp_path / "new" / "out", *FEW)
+        assert (done.code, done.err) == (2, f"kypho-kg: {name}: no as-of date can come from such a source; {GIVE}\n")
+        assert not (tmp_path / "new").exists()
+
+
+DATED = "format: kypho-table/1\nshape: wide\npatient: pid\nlesion: lid\nas_of: day\ncolumns: {nrs: painNrs}\n"
+
+
+def test_a_patient_without_a_date_is_told_with_what_was_rejected(kypho: Kypho, tmp_path: Path) -> None:
+    table = ("--mapping", tmp_path / "map.yaml", *FEW)
+    (tmp_path / "map.yaml").write_text(DATED)
+    (tmp_path / "t.csv").write_text("pid,lid,day,nrs\nQX,a,2026-03-02,5\nQY,,,6\nQZ,a,,bad\n")
+    done = kypho(tmp_path / "t.csv", *table, "-o", tmp_path / "new" / "out")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == f"kypho-kg: t.csv: a patient with a lesion has no as-of date; {GIVE}"
+    assert "kypho-kg: t.csv:4, nrs: painNrs is 'bad'" in done.err
+    assert not any(patient in done.err for patient in ("QX", "QY", "QZ"))
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "t.csv").write_text("pid,lid,day,nrs\nQX,a,2026-03-02,5\nQY,,,6\n")
+    done = kypho(tmp_path / "t.csv", *table, "-o", tmp_path / "out")
+    assert (done.code, len(verdicts(tmp_path / "out"))) == (0, 1), "who has no lesion needs no date"
+    (tmp_path / "t.csv").write_text("pid,lid,day,nrs\nQX,a,,5\n")
+    assert kypho(tmp_path / "t.csv", *table, "-o", tmp_path / "out").code == 2
+    assert (tmp_path / "out" / "facts" / "cases.parquet").is_file(), "what was there stays"
+    assert not (tmp_path / "out" / "facts.draft").exists()
+
+
+def test_what_was_rejected_is_told_whatever_ends_the_run(kypho: Kypho, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text(DATED)
+    (tmp_path / "t.csv").write_text("pid,lid,day,nrs\np,a,2026-03-02,bad\n")
+    given = (tmp_path / "t.csv", "--mapping", tmp_path / "map.yaml", "-o", tmp_path / "out", *FEW)
+    for option in (("--entry", "painNsr"), ("--index", tmp_path / "no.csv"), ("--memory", "0.1")):
+        done = kypho(*given, *option)
+        assert done.code in (2, 3)
+        assert "kypho-kg: t.csv:2, nrs: painNrs is 'bad'" in done.err
 
 
 def test_a_table_in_csv(facts: Path, kypho: Kypho, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ import duckdb
 import pyarrow as pa
 import pytest
 import rdflib
-from builders import every
 
 from kypho_kg import querying
 from kypho_kg._resources import resource_dir
@@ -148,7 +147,8 @@ def test_rows_are_as_expected_on_oxigraph(name: str, oxigraph: Store) -> None:
     assert bag(rows) == bag(expected(name))
 
 
-@pytest.mark.parametrize("name", every(3, NAMES))
+@pytest.mark.slow  # rdflib takes minutes to read the graphs
+@pytest.mark.parametrize("name", NAMES)
 def test_rows_are_as_expected_on_rdflib(name: str, dataset: rdflib.Dataset) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

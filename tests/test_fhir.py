@@ -21,9 +21,10 @@ from kypho_kg.candidacy import Answer, assess
 from kypho_kg.intake_report import IntakeReport, report_json
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import Mappings, System, TermMapping, load_mappings
-from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Polarity, Range, Record, Status
+from kypho_kg.record import PATIENT, PROCEDURE, Cause, Fact, Mood, Polarity, Range, Record, Status, TimeSpan
 from kypho_kg.snapshot import Snapshot, resolve
 from kypho_kg.sources.fhir import read_fhir
+from kypho_kg.sources.fhir_codes import DERIVED
 from kypho_kg.validation import Severity, validate_record
 from kypho_kg.vocabulary import KYPHO, local
 
@@ -903,6 +904,149 @@ def test_a_bad_resource_costs_nothing_else(reader: Reader) -> None:
     assert "inr" not in facts
     assert len(reader.report.rejected) == len(broken)
     assert not any("yesterday" in str(p) or "odd" in str(p) for p in reader.report.rejected)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Our own terms as codes
+
+OWN = "https://w3id.org/kypho"
+
+
+def own(code: str) -> Json:
+    return concept(code, OWN)
+
+
+def at_l1(code: str, **value: Any) -> tuple[Json, Json]:
+    """A lesion at L1, and an Observation there with one of our own codes."""
+    return condition(), observation(code, OWN, bodySite=own("L1"), **value)
+
+
+def only(record: Record, name: str) -> Fact:
+    (fact,) = (f for f in record.facts if local(f.feature) == name)
+    return fact
+
+
+def test_the_example_of_the_page(reader: Reader) -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "fhir.md").read_text("utf-8")
+    example = json.loads(page.partition("## Our own codes")[2].partition("```json\n")[2].partition("```")[0])
+    fact = only(reader.bundle(condition(), example), "NeurologicalDeficit")
+    assert (fact.subject, fact.polarity, str(fact.time)) == ("lesion:l1", Polarity.ABSENT, "2024-08-20")
+    assert reader.report.rejected == []
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "expected"),
+    [
+        ("MarrowEdemaOnMri", {"valueBoolean": True}, (Polarity.PRESENT, None)),
+        ("MarrowEdemaOnMri", {"valueBoolean": False}, (Polarity.ABSENT, None)),
+        ("MarrowEdemaOnMri", {"valueCodeableConcept": own("PresentPolarity")}, (Polarity.PRESENT, None)),
+        ("MarrowEdemaOnMri", {"valueCodeableConcept": own("AbsentPolarity")}, (Polarity.ABSENT, None)),
+        ("MarrowEdemaOnMri", {"valueCodeableConcept": own("IndeterminatePolarity")}, (Polarity.INDETERMINATE, None)),
+        ("MarrowEdemaOnMri", {"valueCoding": {"system": OWN, "code": "AbsentPolarity"}}, (Polarity.ABSENT, None)),
+        ("painTrend", {"valueCodeableConcept": own("Worsening")}, (Polarity.PRESENT, frozenset({KYPHO + "Worsening"}))),
+        ("painTrend", {"valueCodeableConcept": own("AbsentPolarity")}, (Polarity.INDETERMINATE, None)),
+        ("Worsening", {"valueBoolean": False}, (Polarity.ABSENT, frozenset({KYPHO + "Worsening"}))),
+        ("fractureMorphology", {"valueCodeableConcept": own("BurstFracture")},
+         (Polarity.PRESENT, KYPHO + "BurstFracture")),
+        ("fractureMorphology", {"valueCodeableConcept": own("Worsening")}, (Polarity.INDETERMINATE, None)),
+        ("BurstFracture", {"valueBoolean": False}, (Polarity.ABSENT, KYPHO + "BurstFracture")),
+        ("heightLossPercent", {"valueQuantity": quantity(30, "%")}, (Polarity.PRESENT, Range.exactly(30))),
+        ("heightLossPercent", {"valueQuantity": quantity(30, "%", comparator="<")},
+         (Polarity.PRESENT, Range(None, Decimal(30), high_open=True))),
+        ("heightLossPercent", {"valueRange": {"low": quantity(20, "%"), "high": quantity(30, "%")}},
+         (Polarity.PRESENT, Range(Decimal(20), Decimal(30)))),
+        ("painNrs", {"valueInteger": 7}, (Polarity.PRESENT, Range.exactly(7))),
+        ("painNrs", {"valueString": "severe"}, (Polarity.INDETERMINATE, None)),
+        ("onsetDate", {"valueDateTime": "2024-05"}, (Polarity.PRESENT, TimeSpan.parse("2024-05"))),
+        ("onsetDate", {"valuePeriod": {"start": "2024-05-03", "end": "2024-05-03"}},
+         (Polarity.PRESENT, TimeSpan.parse("2024-05-03"))),
+        ("onsetDate", {"valuePeriod": {"start": "2024-05-03"}}, (Polarity.INDETERMINATE, None)),
+        ("onsetDate", {"dataAbsentReason": concept("unknown")}, (Polarity.INDETERMINATE, None)),
+    ],
+)  # fmt: skip
+def test_an_own_code_takes_every_value(code: str, value: Json, expected: tuple[Polarity, Any], reader: Reader) -> None:
+    record = reader.bundle(*at_l1(code, **value))
+    feature = {"Worsening": "painTrend", "BurstFracture": "fractureMorphology"}.get(code, code)
+    found = [f for f in record.facts if local(f.feature) == feature and str(f.time) == "2024-08-20"]
+    assert [(f.subject, f.polarity, f.value) for f in found] == [("lesion:l1", *expected)]
+    assert reader.report.mapped["Observation", f"{OWN}|{code}", feature] == 1
+
+
+def test_a_period_of_a_date_feature(reader: Reader) -> None:
+    period = {"start": "2024-05-03", "end": "2024-05-10"}
+    value = only(reader.bundle(*at_l1("onsetDate", valuePeriod=period)), "onsetDate").value
+    assert isinstance(value, TimeSpan)
+    assert (value.start, value.end) == (TimeSpan.parse("2024-05-03").start, TimeSpan.parse("2024-05-10").end)
+    reader.bundle(*at_l1("onsetDate", valuePeriod={"start": "2024-05-10", "end": "2024-05-03"}))
+    assert [p.expected for p in reader.report.rejected] == ["a start before the end"]
+
+
+def test_what_a_rule_derived_is_not_read_as_observed(reader: Reader) -> None:
+    """Our own answers in FHIR name the rule as the method."""
+    made, by_site = own("anyRule"), concept("1", "urn:site")
+    record = reader.bundle(*at_l1("MarrowEdemaOnMri", valueBoolean=True, method=made))
+    assert "MarrowEdemaOnMri" not in {local(f.feature) for f in record.facts}
+    assert reader.report.unread["Observation", DERIVED] == 1
+    record = reader.bundle(*at_l1("MarrowEdemaOnMri", valueBoolean=True, method=by_site))
+    assert only(record, "MarrowEdemaOnMri").polarity is Polarity.PRESENT
+
+
+@pytest.mark.parametrize("code", ["FractureLesion", "MarrowEdemaOnMri"])
+def test_a_condition_with_an_own_code_makes_a_lesion(code: str, reader: Reader) -> None:
+    record = reader.bundle(condition(code, system=OWN, bodySite=[own("T12")]))
+    assert lesions(record) == ["t12"]
+    assert level(record, "lesion:t12") == {"T12"}
+    assert lesions(reader.bundle(condition(code, system=OWN))) == []
+
+
+def test_own_codes_elsewhere(reader: Reader) -> None:
+    facts = reader.facts(
+        resource("Procedure", status="completed", code=own("SpineMriDone"), performedDateTime="2024-08-01"),
+        resource("MedicationStatement", status="active", medicationCodeableConcept=own("WarfarinTherapy")),
+        resource("DiagnosticReport", status="final", code=concept("x"), effectiveDateTime="2024-08-02",
+                 conclusionCode=[own("Fever")]),
+        observation("x", component=[{"code": own("inr"), "valueQuantity": quantity(2, "1")}]),
+        resource("QuestionnaireResponse", status="completed", authored="2024-08-03", item=[
+            {"linkId": f"{OWN}|bodyMassIndex", "answer": [{"valueQuantity": quantity(31.5, "kg/m2")}]},
+            {"linkId": f"{OWN}|Pregnancy", "answer": [{"valueCoding": {"system": OWN, "code": "AbsentPolarity"}}]},
+        ]),
+    )  # fmt: skip
+    assert facts["SpineMriDone"].polarity is facts["WarfarinTherapy"].polarity is facts["Fever"].polarity
+    assert facts["Fever"].polarity is Polarity.PRESENT
+    assert facts["inr"].value == Range.exactly(2)
+    assert facts["bodyMassIndex"].value == Range.exactly(Decimal("31.5"))
+    assert facts["Pregnancy"].polarity is Polarity.ABSENT
+
+
+def test_own_codes_of_a_request(reader: Reader) -> None:
+    codes = {
+        "coding": [{"system": OWN, "code": c} for c in ("BalloonKyphoplasty", "Medicare", "SurgicalBackupAvailable")]
+    }
+    record = reader.bundle(
+        condition(id="c"),
+        resource("ServiceRequest", status="active", intent="proposal", code=codes, authoredOn="2024-08-25",
+                 occurrenceDateTime="2024-09-05", reasonReference=[{"reference": "Condition/c"}]),
+        resource("ServiceRequest", status="active", intent="order", code=own("SpineMriDone"), authoredOn="2024-08-26"),
+    )  # fmt: skip
+    assert record.procedure
+    assert (record.procedure.lesions, str(record.procedure.service_date)) == (("l1",), "2024-09-05")
+    said = {local(f.feature): f.value for f in record.facts if f.subject == PROCEDURE}
+    assert said == {
+        "technique": frozenset({KYPHO + "BalloonKyphoplasty"}), "payer": frozenset({KYPHO + "Medicare"}),
+        "SurgicalBackupAvailable": None,
+    }  # fmt: skip
+    assert only(record, "SpineMriDone").mood is Mood.ORDERED
+
+
+@pytest.mark.parametrize("code", ["painnrs", "PainNrs", "VertebralLesion", "Case", "nothing", "painNrs "])
+def test_a_name_that_nothing_can_state_is_an_unknown_code(code: str, reader: Reader) -> None:
+    record = reader.bundle(observation(code, OWN, valueInteger=7))
+    found = [local(f.feature) for f in record.facts if local(f.feature) not in ("sex", "birthDate")]
+    if code.strip() == "painNrs":  # spaces around a code are no part of it
+        assert found == ["painNrs"]
+    else:
+        assert found == []
+        assert reader.report.unmapped["Observation", f"{OWN}|{code}", ""] == 1
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -18,16 +18,21 @@ from typer.testing import CliRunner
 from kypho_kg import querying
 from kypho_kg.cli import app
 from kypho_kg.errors import InputError, KnowledgeBaseError, UsageError
+from kypho_kg.intake_report import IntakeReport
 from kypho_kg.mappings import (
     ASSIGNING,
     GRAPH,
+    OWN,
     PREDICATES,
     Mappings,
     load_mappings,
     read_mappings,
     read_sssom,
     read_systems,
+    value_owners,
 )
+from kypho_kg.record import Polarity
+from kypho_kg.sources.omop import read_omop
 from kypho_kg.store import Literal, Store
 from kypho_kg.term_search import find
 from kypho_kg.vocabulary import DEFINITION, LABEL, SKOS, local
@@ -119,7 +124,7 @@ def test_curie_maps_agree_with_the_table_of_systems(knowledge, mappings):
         assert mappings.system(system.prefix) == system
         for name in filter(None, (system.fhir_system, system.omop_vocabulary)):
             assert mappings.system(name) == mappings.system(f"{name}/") == system
-    assert set(mappings.systems) == {r.prefix for r in mappings.rows}
+    assert set(mappings.systems) == {r.prefix for r in mappings.rows} | {OWN}
     for path in FILES:  # a stem of its own would be refused
         assert read_sssom(path, knowledge, list(mappings.systems.values()))[1] == []
 
@@ -499,6 +504,79 @@ def test_broken_bundle_is_an_error_of_the_knowledge_base(tmp_path, knowledge):
     own_file(tmp_path, ("kypho:Fevre", "skos:exactMatch", "", "LOCAL:F1", CURATED, ""))
     with pytest.raises(KnowledgeBaseError, match="is no term of the ontology"):
         read_mappings(tmp_path, knowledge)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Our own terms as codes
+
+
+def own(code, knowledge, mappings, system="https://w3id.org/kypho"):
+    return [(f.feature.name, f.value and local(f.value), f.absent) for f in mappings.facts(code, knowledge, system)]
+
+
+@pytest.mark.parametrize("system", ["https://w3id.org/kypho", "https://w3id.org/kypho#", "kypho", "KYPHO"])
+def test_a_term_is_a_code(system, knowledge, mappings):
+    assert own("painNrs", knowledge, mappings, system) == [("painNrs", None, False)]
+    assert own("Retropulsion", knowledge, mappings, system) == [("Retropulsion", None, False)]
+    assert own("L1", knowledge, mappings, system) == [("vertebralLevel", "L1", False)]
+    assert own(f"{system}|L1", knowledge, mappings, "") == [("vertebralLevel", "L1", False)]
+
+
+def test_every_term_that_a_record_can_state_is_a_code_of_itself_alone(knowledge, mappings):
+    for term in (*knowledge.features, *value_owners(knowledge)):
+        found = mappings.facts(local(term), knowledge, OWN)
+        assert [f.value or f.feature.iri for f in found] == [term]
+        assert (found[0].mapping.curie, found[0].ingredient) == (f"{OWN}:{local(term)}", "")
+
+
+@pytest.mark.parametrize(
+    "code", ["painnrs", "PAINNRS", "pain.Nrs", "l1", "VertebralLesion", "PresentPolarity", "", "x"]
+)
+def test_no_other_name_is_a_code(code, knowledge, mappings):
+    assert own(code, knowledge, mappings) == []
+
+
+def test_a_term_without_its_system_is_no_code(knowledge, mappings):
+    assert own("painNrs", knowledge, mappings, "") == own("painNrs", knowledge, mappings, "LOINC") == []
+
+
+def test_own_answers(mappings):
+    said = {
+        c: mappings.answer(c, "https://w3id.org/kypho") for c in ("PresentPolarity", "AbsentPolarity", "painNrs", "")
+    }
+    assert said == {"PresentPolarity": Polarity.PRESENT, "AbsentPolarity": Polarity.ABSENT, "painNrs": None, "": None}
+    assert mappings.answer("IndeterminatePolarity", "KYPHO") is Polarity.INDETERMINATE
+    assert mappings.answer("absentpolarity", "KYPHO") is None
+    assert mappings.answer("AbsentPolarity", "LOINC") is None
+
+
+def test_no_row_leads_from_a_term_to_itself(mappings):
+    assert mappings.search("painNrs", OWN) == mappings.codes("painNrs", OWN) == ()
+    assert OWN not in {r.prefix for r in mappings.of_term(iri("painNrs"))}
+    assert not [o for _, _, o in mappings.triples() if not isinstance(o, Literal) and o == iri("painNrs")]
+
+
+def test_the_example_of_the_omop_page(tmp_path, knowledge):
+    """Concepts of a site with our own codes say what no vocabulary has a concept for."""
+    page = (ROOT / "docs" / "omop.md").read_text("utf-8").partition("## Our own codes")[2]
+    concept, observation = (block.partition("```")[0] for block in page.split("```\n")[1:4:2])
+    (tmp_path / "concept.csv").write_text(concept, "utf-8")
+    (tmp_path / "observation.csv").write_text(observation, "utf-8")
+    (tmp_path / "person.csv").write_text("person_id,gender_concept_id,year_of_birth\n17,8532,1950\n", "utf-8")
+    report = IntakeReport("cdm")
+    (record,) = read_omop(tmp_path, knowledge, report)
+    said = {local(f.feature): (f.polarity, f.value) for f in record.facts}
+    assert said["MarrowEdemaOnMri"] == (Polarity.PRESENT, None)
+    assert said["painTrend"] == (Polarity.PRESENT, frozenset({iri("Worsening")}))
+    assert (report.rejected, report.unmapped) == ([], {})
+
+
+def test_an_own_term_as_an_object_is_refused(tmp_path, knowledge):
+    path = own_file(tmp_path, ("kypho:Fever", "skos:exactMatch", "", "kypho:ActiveInfection", CURATED, ""))
+    with pytest.raises(
+        InputError, match=r"object_id: 'kypho:ActiveInfection' means itself; expected a code of another"
+    ):
+        load_mappings(knowledge, [path])
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -682,6 +682,14 @@ def test_the_code_of_a_drug_is_looked_up_in_no_vocabulary_that_nobody_named(read
     assert len(reader.facts("WarfarinTherapy", drug_exposure=[drug(1, 0, drug_source_value="RxNorm:11289")])) == 1
 
 
+@pytest.mark.parametrize("value", ["KYPHO|PainPrimarilyFromFracture", "kypho:PainPrimarilyFromFracture"])
+def test_a_source_value_may_be_a_term_of_ours(value: str, reader: Reader) -> None:
+    rows = [condition(1, 0, condition_source_value=value)]
+    assert len(reader.facts("PainPrimarilyFromFracture", condition_occurrence=rows)) == 1
+    rows = [condition(1, 0, condition_source_value="PainPrimarilyFromFracture")]
+    assert reader.facts("PainPrimarilyFromFracture", condition_occurrence=rows) == []
+
+
 def test_a_code_of_the_proposed_procedure_says_nothing_of_what_was_done(reader: Reader) -> None:
     for row in (procedure(1, 51), procedure(1, 0, procedure_source_value="22514")):
         record = reader.one(procedure_occurrence=[row])
@@ -798,8 +806,9 @@ def test_missing_tables_and_columns_are_told(reader: Reader) -> None:
     few = {"condition_occurrence_id": 1, "person_id": 1, "condition_concept_id": 21}
     (fact,) = reader.facts("Fever", condition_occurrence=[few])
     assert fact.time is None
-    told = {key for key, n in reader.report.unread.items() if n}
-    assert {("condition_occurrence", "no column condition_end_date"), ("measurement", "no such table")} <= told
+    unread = reader.report.unread
+    assert {("condition_occurrence", "no column condition_end_date"), ("measurement", "no such table")} <= set(unread)
+    assert not any(n for (_, why), n in unread.items() if why.startswith(("no column", "no such table")))
     assert reader.report.rejected == []
 
 
@@ -937,6 +946,39 @@ def test_lines_that_are_no_csv_cost_themselves(reader: Reader) -> None:
         "condition_occurrence.csv:5",
         "condition_occurrence.csv:7, condition_occurrence_id",
     ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        (b"4,1,21,caf\xe9", "not in UTF-8"),
+        (b"4,1,21,caf\xe9\r", "not in UTF-8"),
+        (b"4,1,21,x\r", ""),
+        (b"4,1,21,a\rb", "a carriage return within the row"),
+        (b"\xff\xfe4\0,\r1,21,x", "a carriage return within the row"),
+        (b'4,1,21,"a\rb"', ""),
+    ],
+)
+def test_a_row_of_wrong_bytes_costs_itself(reader: Reader, broken: bytes, what: str, packed: bool) -> None:
+    folder = write_csv(cdm(), reader.folder / "cdm")
+    rows = [b"%d,1,21,x" % n for n in range(1, 7)]
+    rows[3] = broken
+    head = b"condition_occurrence_id,person_id,condition_concept_id,condition_source_value"
+    # A quotation over two lines is one row, and a row with another line end stops DuckDB.
+    data = b"\n".join([head, *rows[:2], b'3,1,21,"x\ny"', *rows[3:5], b"6,1,21,x\r", b""])
+    whole = folder / "condition_occurrence.csv"
+    whole.unlink(missing_ok=True)
+    if packed:
+        whole.with_suffix(".csv.gz").write_bytes(gzip.compress(data))
+    else:
+        whole.write_bytes(data)
+    (record,) = reader.records(folder)
+    origins = {f.source.origin for f in record.facts if local(f.feature) == "Fever"}
+    assert origins == {f"condition_occurrence:{n}" for n in range(1, 7) if not what or n != 4}
+    told = [(p.where, p.what) for p in reader.report.rejected]
+    file = "condition_occurrence.csv.gz" if packed else "condition_occurrence.csv"
+    assert told == ([(f"{file}:5", what)] if what else [])
 
 
 def test_a_vocabulary_as_it_is_handed_out(reader: Reader) -> None:

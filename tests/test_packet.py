@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from test_cli import kypho  # noqa: F401 - a fixture
 from test_page import HOSTILE, Seen, browse, needs_browser
 
+from kypho_kg.coverage import coverage_line
 from kypho_kg.errors import InputError, UsageError
 from kypho_kg.evaluation import Truth
 from kypho_kg.intake import read_records
@@ -479,6 +480,21 @@ def test_json_says_what_is_blank_and_what_is_missing(packets):
     assert data["blank_fields"] == [f.field.key for f in packets["open"].blanks] != []
     assert data["run"]["assumptions"] == []
     assert data["statement"] == STATEMENT
+
+
+def test_it_names_the_mapping_sets_and_what_was_filled(small, knowledge: Knowledge):
+    packet = small()
+    assert packet_json(packet, SOFTWARE)["run"]["mappings"] == []
+    packet = replace(packet, record=replace(packet.record, mappings=("f1" * 32, "0a" * 32)))
+    data, text = packet_json(packet, SOFTWARE), Seen(packet_html(packet, SOFTWARE)).text
+    assert list(Draft202012Validator(schema("packet")).iter_errors(data)) == []
+    assert data["run"]["mappings"] == ["0a" * 32, "f1" * 32]
+    assert all(f"mapping set, sha256 {sha256}" in text for sha256 in packet.record.mappings)
+    line = coverage_line(knowledge, [packet.record])
+    number, total = data["coverage"]["filled_features"], len(data["coverage"]["unfilled_features"])
+    assert number > 0
+    assert line.startswith(f"Of {number + total} features on which verdicts turn, {number} were filled")
+    assert line in text
 
 
 def test_it_states_no_decision(packets):

@@ -86,7 +86,7 @@ def silent(snapshot: Snapshot) -> list[tuple[str, Feature]]:
 
 
 @given(data=st.data())
-@steady(150)
+@steady(60)
 def test_filling_an_unknown_settles_and_never_turns(data: st.DataObject) -> None:
     record, pick = drawn(data)
     before = judged(record)
@@ -106,7 +106,7 @@ def test_filling_an_unknown_settles_and_never_turns(data: st.DataObject) -> None
 
 
 @given(data=st.data())
-@steady(100)
+@steady(60)
 def test_removing_a_fact_never_turns_an_answer(data: st.DataObject) -> None:
     record, pick = drawn(data)
     # Without a stated quantity the derived one counts, and a record may hold both.
@@ -130,7 +130,7 @@ WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g) and g.eligible]
 
 @pytest.mark.parametrize("guideline", WITH_ABSOLUTE, ids=lambda g: g.id)
 @given(data=st.data())
-@steady(40)
+@steady(15)
 def test_an_absolute_contraindication_never_ends_as_a_candidate(guideline: Guideline, data: st.DataObject) -> None:
     record, pick = drawn(data, [K.criterion(guideline.eligible)])
     clause = pick(absolute(guideline))

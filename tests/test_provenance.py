@@ -11,6 +11,7 @@ import pytest
 from kypho_kg import __version__
 from kypho_kg.candidacy import Answer, assess
 from kypho_kg.case_graph import ASSERTED, INFERRED, JUDGED, case_graphs, graph_name
+from kypho_kg.coverage import coverage_line
 from kypho_kg.intake import read_sources
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import load_mappings
@@ -55,6 +56,14 @@ def rows(answer: Answer, kind: str = "") -> list[Triple]:
 def run(answer: Answer) -> str:
     (found,) = Triples(rows(answer)).subjects(TYPE, PROV + "Activity")
     return found
+
+
+def test_the_judged_graph_says_what_was_filled(coded: Answer, knowledge: Knowledge) -> None:
+    said = [row for row in rows(coded) if row[1] == KYPHO + "coverageNote"]
+    line = coverage_line(knowledge, [coded.record])
+    assert said == [(graph_name(coded.record, JUDGED), KYPHO + "coverageNote", Literal(line, language="en"))]
+    assert re.fullmatch(r"Of \d+ features on which verdicts turn, \d+ were filled.*", line)
+    assert list(knowledge.triples.objects(KYPHO + "coverageNote", "http://purl.obolibrary.org/obo/IAO_0000115"))
 
 
 def test_the_run_names_date_software_knowledge_base_and_mappings(coded: Answer, knowledge: Knowledge) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import bad_input
 import pytest
@@ -42,6 +43,17 @@ def document(text: str):
 
 def complaints(validator, data) -> list[str]:
     return [f"{e.json_path}: {e.message[:200]}" for e in validator.iter_errors(data)]
+
+
+def test_the_answer_names_the_mapping_sets():
+    given = [
+        assess(replace(record(), patient=p, mappings=sets))
+        for p, sets in (("p", ("f1" * 32, "0a" * 32)), ("q", ("0a" * 32,)))
+    ]
+    data = answers_json(given, [], "kypho-kg test")
+    assert data["run"]["mappings"] == ["0a" * 32, "f1" * 32]
+    assert complaints(ANSWER, data) == []
+    assert answers_json([], [], "kypho-kg test")["run"]["mappings"] == []
 
 
 @pytest.mark.parametrize("name", ["patient", "assessment"])

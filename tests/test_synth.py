@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,45 @@ from kypho_kg.criteria import Op
 from kypho_kg.errors import InputError, UsageError
 from kypho_kg.evaluation import Truth
 from kypho_kg.fact_table import records_of
-from kypho_kg.fhir_synth import FhirWriter, as_line
+from kypho_kg.fhir_forms import FORM
+from kypho_kg.fhir_synth import (
+    BEFORE,
+    INCOMPLETE,
+    LEVEL,
+    ORDER,
+    OVERRIDDEN,
+    SHARED,
+    STATE,
+    UNSAID,
+    VOID,
+    FhirWriter,
+    as_line,
+)
 from kypho_kg.inference import infer
 from kypho_kg.intake import mark_invalid, reject_invalid
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import load_mappings
 from kypho_kg.plausibility import limits
-from kypho_kg.record import LESION, PATIENT, Cause, Fact, Polarity, Range, Record, TimeSpan
+from kypho_kg.record import (
+    LESION,
+    PATIENT,
+    PROCEDURE,
+    Cause,
+    Fact,
+    Lesion,
+    Mood,
+    Polarity,
+    Procedure,
+    Range,
+    Record,
+    Source,
+    Status,
+    TimeSpan,
+)
 from kypho_kg.snapshot import Snapshot
 from kypho_kg.sources.fhir import read_fhir
+from kypho_kg.sources.fhir_codes import between
 from kypho_kg.sources.patient_file import read_patient_file
 from kypho_kg.synth import Generator, Rates
 from kypho_kg.synth_aims import Aims
@@ -46,7 +76,7 @@ from kypho_kg.synth_population import Population, find_population, populations
 from kypho_kg.synth_reader import read_population
 from kypho_kg.synth_run import synthesize
 from kypho_kg.synth_trouble import KINDS
-from kypho_kg.vocabulary import local
+from kypho_kg.vocabulary import KYPHO, local
 
 NOTHING = Rates(missing=0, contradictions=0, dirty=0, aimed=0)
 CLEAN = Rates(missing=0.3, contradictions=0, dirty=0, aimed=0)
@@ -496,32 +526,258 @@ def test_clean_patient_files_conform(population: Population, knowledge: Knowledg
         reject_invalid(read_patient_file(path, knowledge), knowledge)
 
 
-def test_fhir_says_the_same_of_what_it_carries(
+class ReadBack:
+    """Generated patients, as they were and as our reader reads them out of Bundles."""
+
+    def __init__(self, before: list[Record], k: Knowledge, folder: Path) -> None:
+        self.k, self.before = k, before
+        self.writer = FhirWriter(k, load_mappings(k))
+        self.bundles: dict[str, Any] = {}
+        self.lacks: dict[str, frozenset[str]] = {}
+        for record in before:
+            self.bundles[record.patient] = self.writer.bundle(record)
+            self.lacks[record.patient] = self.writer.lacks
+        path = folder / "bundles.ndjson"
+        path.write_text("".join(as_line(b) + "\n" for b in self.bundles.values()), "utf-8")
+        self.report = IntakeReport("t")
+        self.after = {r.patient: r for r in read_fhir(path, k, self.report)}
+
+    def names(self, record: Record) -> dict[str, str]:
+        """The subjects as the reader names them, by the level of the lesion."""
+        level = self.k.by_name["vertebralLevel"].iri
+        at = {f.value: f.subject for f in self.after[record.patient].facts if f.feature == level}
+        mine = [f for f in record.facts if f.feature == level and f.polarity is Polarity.PRESENT]
+        return {f.subject: at[f.value] for f in mine if f.status is Status.CONFIRMED and f.value in at}
+
+    def said(self, record: Record, names: dict[str, str]) -> Counter[object]:
+        """The facts; one without a date is of the as-of date, and a level of whatever date."""
+        assert record.as_of
+        day, level = TimeSpan.of(record.as_of), self.k.by_name["vertebralLevel"].iri
+        facts = (replace(f, subject=names.get(f.subject, f.subject), time=f.time or day) for f in record.facts)
+        return content(tuple(replace(f, time=None) if f.feature == level else f for f in facts))
+
+    def answers(self, record: Record, names: dict[str, str], day: date) -> dict[tuple[str, str], dict[str, object]]:
+        """The verdict and the truth of each clause, by lesion and guideline."""
+        answer = assess(record, as_of=day, knowledge=self.k, guidelines=["all"], validate=False)
+        return {
+            (names.get(LESION + case.lesion.id, LESION + case.lesion.id), a.guideline.id): {
+                "verdict": a.verdict,
+                **{c.recommendation.id: c.truth for c in a.clauses},
+            }
+            for case in answer.cases
+            for a in case.assessments
+        }
+
+    def both(self, record: Record) -> tuple[dict[Any, Any], dict[Any, Any]]:
+        """The answers to the record as it was and as it was read."""
+        assert record.as_of
+        was = self.answers(record, self.names(record), record.as_of)
+        return was, self.answers(self.after[record.patient], {}, record.as_of)
+
+    @property
+    def complete(self) -> list[Record]:
+        return [r for r in self.before if not self.lacks[r.patient]]
+
+
+@pytest.fixture(scope="module")
+def read_back(
+    population: Population, knowledge: Knowledge, aims: Aims, tmp_path_factory: pytest.TempPathFactory
+) -> ReadBack:
+    made = Generator(population, knowledge, 5, Rates(), aims)
+    return ReadBack(list(records(made, 150, knowledge)), knowledge, tmp_path_factory.mktemp("fhir"))
+
+
+def test_fhir_says_the_same_of_what_it_carries(read_back: ReadBack) -> None:
+    assert (read_back.report.rejected, len(read_back.after)) == ([], 150)
+    assert not read_back.report.unmapped
+    total = 0
+    for record in read_back.before:
+        theirs = read_back.said(replace(read_back.after[record.patient], as_of=record.as_of), {})
+        assert not theirs - read_back.said(record, read_back.names(record))
+        total += theirs.total()
+    writer = read_back.writer
+    assert total == writer.carried.total() > 10_000
+    lost = sum(len(r.facts) for r in read_back.before) - total
+    assert lost == writer.left_out.total() - sum(n for what, n in writer.left_out.items() if what.startswith(STATE))
+    assert lost < 0.06 * total
+
+
+def test_a_bundle_says_whether_it_lacks_something(read_back: ReadBack) -> None:
+    assert 40 <= len(read_back.complete) <= 110
+    for record in read_back.before:
+        found = read_back.bundles[record.patient]
+        assert (INCOMPLETE in found["meta"]["tag"]) is bool(read_back.lacks[record.patient])
+        assert found["timestamp"] == f"{record.as_of}T00:00:00Z"
+
+
+def test_complete_bundles_have_the_same_verdicts(read_back: ReadBack) -> None:
+    """Under all guidelines, each clause too."""
+    seen: Counter[object] = Counter()
+    for record in read_back.complete[:30]:
+        was, now = read_back.both(record)
+        assert was == now, record.patient
+        seen.update(a["verdict"] for a in was.values())
+    assert len(seen) >= 5
+
+
+def test_bundles_are_valid(read_back: ReadBack) -> None:
+    from fhir.resources.R4B.bundle import Bundle
+
+    for record in read_back.before[:40]:
+        Bundle.model_validate_json(as_line(read_back.bundles[record.patient]))
+
+
+@pytest.mark.slow
+def test_what_is_lacking_bears_on_what_differs(
     population: Population, knowledge: Knowledge, aims: Aims, tmp_path: Path
 ) -> None:
-    made = Generator(population, knowledge, 5, Rates(), aims)
-    before = list(records(made, 80, knowledge))
-    writer = FhirWriter(knowledge, load_mappings(knowledge))
-    path = tmp_path / "bundles.ndjson"
-    path.write_text("".join(as_line(writer.bundle(r)) + "\n" for r in before), "utf-8")
-    report = IntakeReport("t")
-    after = {r.patient: r for r in read_fhir(path, knowledge, report)}
-    assert (report.rejected, len(after)) == ([], 80)
-    assert not report.unmapped
-    level = knowledge.by_name["vertebralLevel"].iri
-    total = 0
-    for record in before:
-        back = after[record.patient]
-        at = {f.subject: f.value for f in record.facts if f.feature == level and f.polarity is Polarity.PRESENT}
-        ids = {f.value: f.subject for f in back.facts if f.feature == level}
-        named = {s: ids[v] for s, v in at.items() if v in ids}
-        mine = content(tuple(replace(f, subject=named.get(f.subject, f.subject)) for f in record.facts))
-        theirs = content(back.facts)
-        assert not theirs - mine
-        total += theirs.total()
-    assert total == writer.carried.total() > 1000
-    lost = sum(len(r.facts) for r in before) - total
-    assert lost == writer.left_out.total() - writer.left_out["the proposed procedure"]
+    """A clause on which nothing that is lacking bears has the same truth; so have the expected ones."""
+    made = Generator(population, knowledge, 11, Rates(contradictions=0.05, dirty=0.05, aimed=0.5), aims)
+    expected = {str(i): (clause, truth) for b in made.batches(600) for i, clause, truth in b.expected}
+    back = ReadBack(list(records(made, 600, knowledge)), knowledge, tmp_path)
+    terms = {r.id: r.criterion for g in knowledge.guidelines.values() for r in g.recommendations}
+    reach = {
+        id_: {local(f) for f in bearing(knowledge, [c.term for c in tree.walk() if not c.children])}
+        for id_, tree in terms.items()
+    }
+    same = differs = held = 0
+    for record in back.before:
+        lacks = back.lacks[record.patient]
+        was, now = back.both(record)
+        for key in was.keys() & now.keys():
+            for clause, truth in was[key].items():
+                if clause == "verdict" or reach[clause] & lacks:
+                    differs += truth != now[key][clause]
+                else:
+                    assert truth == now[key][clause], (record.patient, key, clause)
+                    same += 1
+        if not lacks:
+            assert was == now
+        clause, truth = expected.get(record.patient, ("", ""))
+        first = back.names(record).get(LESION + "a")
+        if clause and first and not reach[clause] & lacks:
+            assert now[first, clause.partition("/")[0]][clause].words == truth
+            held += 1
+    assert same > 100_000
+    assert differs > 100
+    assert held > 200
+
+
+# -- one record at a time
+
+
+def told(record: Record, k: Knowledge, folder: Path) -> tuple[Record, ReadBack]:
+    back = ReadBack([record], k, folder)
+    assert back.report.rejected == []
+    return back.after[record.patient], back
+
+
+def lesion_record(k: Knowledge, *facts: Fact, **more: Any) -> Record:
+    """A lesion at L1 of 2026-01-10, with further facts."""
+    day = TimeSpan.parse("2026-01-10")
+    at = Fact("lesion:a", k.by_name["vertebralLevel"].iri, frozenset({KYPHO + "L1"}), time=day)
+    kind = Fact("lesion:a", k.by_name["lesionKind"].iri, KYPHO + "FractureLesion", time=day)
+    return Record("p", (Lesion("a"),), (at, kind, *facts), as_of=date(2026, 3, 1), **more)
+
+
+def of_lesion(k: Knowledge, name: str, time: str | None = "2026-02-01", **more: Any) -> Fact:
+    f = k.by_name[name]
+    return Fact("lesion:a", f.iri, time=TimeSpan.parse(time) if time else None, unit=f.unit, **more)
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "ruled out": {"name": "painTrend", "value": frozenset({KYPHO + "Worsening"}), "polarity": Polarity.ABSENT},
+    "one of two": {"name": "painTrend", "value": frozenset({KYPHO + "Worsening", KYPHO + "Stable"})},
+    "a class ruled out": {"name": "fractureMorphology", "value": KYPHO + "BurstFracture", "polarity": Polarity.ABSENT},
+    "a bound": {"name": "heightLossPercent", "value": Range(Decimal("20.5"), None, low_open=True)},
+    "a range": {"name": "heightLossPercent", "value": Range(Decimal(20), Decimal(30))},
+    "a month": {"name": "onsetDate", "value": TimeSpan.parse("2025-12")},
+    "some day": {"name": "onsetDate", "value": between(TimeSpan.parse("2025-12-03"), TimeSpan.parse("2025-12-09"))},
+    "long before": {"name": "Retropulsion", "time": "2019-05"},
+    "pending": {"name": "MarrowEdemaOnMri", "polarity": Polarity.INDETERMINATE, "cause": Cause.PENDING},
+    "not assessable": {"name": "MarrowEdemaOnMri", "polarity": Polarity.INDETERMINATE, "cause": Cause.NOT_ASSESSABLE},
+    "in words": {"name": "painNrs", "polarity": Polarity.INDETERMINATE, "cause": Cause.IN_WORDS_ONLY, "words": "bad"},
+    "ordered": {"name": "MarrowEdemaOnMri", "mood": Mood.ORDERED},
+    "planned long before": {"name": "MarrowEdemaOnMri", "mood": Mood.PLANNED, "time": "2019-05-02"},
+    "provisional": {"name": "MarrowEdemaOnMri", "status": Status.PROVISIONAL},
+    "unconfirmed": {"name": "MarrowEdemaOnMri", "status": Status.UNCONFIRMED},
+    "refuted": {"name": "MarrowEdemaOnMri", "status": Status.REFUTED},
+    "entered in error": {"name": "painNrs", "value": Range.exactly(3), "status": Status.ENTERED_IN_ERROR},
+    "undated": {"name": "MarrowEdemaOnMri", "polarity": Polarity.ABSENT, "time": None},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_forms_that_are_read_back(name: str, knowledge: Knowledge, tmp_path: Path) -> None:
+    record = lesion_record(knowledge, of_lesion(knowledge, **ODD[name]))
+    after, back = told(record, knowledge, tmp_path)
+    assert back.said(replace(after, as_of=record.as_of), {}) == back.said(record, {"lesion:a": "lesion:l1"})
+    assert (back.lacks["p"], back.writer.left_out.total()) == (frozenset(), 0)
+
+
+LOST: dict[str, tuple[dict[str, Any], str, bool]] = {
+    "open at an end": ({"name": "heightLossPercent", "value": Range(Decimal(1), Decimal(2), True)}, FORM, True),
+    "differential of a lesion": ({"name": "Retropulsion", "status": Status.DIFFERENTIAL}, VOID, True),
+    "another cause": ({"name": "Retropulsion", "polarity": Polarity.INDETERMINATE, "cause": Cause.INVALID}, FORM, True),
+    "absent and ordered": ({"name": "Retropulsion", "polarity": Polarity.ABSENT, "mood": Mood.ORDERED}, ORDER, False),
+    "a refuted number": ({"name": "painNrs", "value": Range.exactly(3), "status": Status.REFUTED}, VOID, False),
+    "refuted long before": ({"name": "Retropulsion", "status": Status.REFUTED, "time": "2019-05"}, BEFORE, False),
+    "overridden": ({"name": "Retropulsion", "overridden_by": Source("x")}, OVERRIDDEN, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_is_left_out_has_its_reason(name: str, knowledge: Knowledge, tmp_path: Path) -> None:
+    more, why, counts = LOST[name]
+    _, back = told(lesion_record(knowledge, of_lesion(knowledge, **more)), knowledge, tmp_path)
+    assert back.writer.left_out == {f"{why}: {more['name']}": 1}
+    assert back.lacks["p"] == (frozenset({more["name"]}) if counts else frozenset())
+
+
+def test_a_lesion_without_one_sure_level_is_left_out(knowledge: Knowledge, tmp_path: Path) -> None:
+    other = of_lesion(knowledge, "vertebralLevel", value=frozenset({KYPHO + "L2"}))
+    after, back = told(lesion_record(knowledge, other), knowledge, tmp_path)
+    assert (after.lesions, set(back.writer.left_out)) == ((), {f"{LEVEL}: vertebralLevel", f"{LEVEL}: lesionKind"})
+    assert {"vertebralLevel", "painNrs"} < back.lacks["p"]
+    wrong = replace(other, status=Status.ENTERED_IN_ERROR)
+    after, back = told(lesion_record(knowledge, wrong), knowledge, tmp_path)
+    assert (len(after.lesions), back.lacks["p"]) == (1, frozenset())
+
+
+def test_two_lesions_of_one_level_are_left_out(knowledge: Knowledge, tmp_path: Path) -> None:
+    one = lesion_record(knowledge)
+    two = tuple(replace(f, subject="lesion:b") for f in one.facts)
+    after, back = told(replace(one, lesions=(Lesion("a"), Lesion("b")), facts=one.facts + two), knowledge, tmp_path)
+    assert after.lesions == ()
+    assert {what.partition(":")[0] for what in back.writer.left_out} == {SHARED}
+
+
+def test_the_proposed_procedure(knowledge: Knowledge, tmp_path: Path) -> None:
+    def proposed(name: str, value: str = "", **more: Any) -> Fact:
+        held = frozenset({KYPHO + value}) if value else None
+        return Fact(PROCEDURE, knowledge.by_name[name].iri, held, **more)
+
+    facts = [proposed("technique", "BalloonKyphoplasty"), proposed("payer", "Medicare"), proposed("FusionPlanned")]
+    plan = Procedure(("a",), TimeSpan.parse("2026-03-04"), "TX")
+    after, back = told(lesion_record(knowledge, *facts, procedure=plan), knowledge, tmp_path)
+    assert after.procedure == Procedure(("l1",), TimeSpan.parse("2026-03-04"))
+    assert {f.feature for f in after.facts if f.subject == PROCEDURE} == {f.feature for f in facts}
+    assert (back.writer.left_out, back.lacks["p"]) == ({f"{STATE}: state": 1}, frozenset())
+
+    absent = proposed("ProphylacticIntent", polarity=Polarity.ABSENT)
+    after, back = told(lesion_record(knowledge, *facts, absent, procedure=plan), knowledge, tmp_path)
+    assert back.lacks["p"] == {"ProphylacticIntent"}
+    after, back = told(lesion_record(knowledge, procedure=Procedure()), knowledge, tmp_path)
+    assert (after.procedure, back.writer.left_out) == (None, {f"{UNSAID}: procedure": 1})
+    assert {"technique", "payer"} < back.lacks["p"]
+
+
+def test_the_example_of_the_page_in_fhir(population: Population, knowledge: Knowledge) -> None:
+    page = (ROOT / "docs" / "synth.md").read_text("utf-8").partition("## FHIR")[2]
+    example = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    made = Generator(population, knowledge, 1, Rates(), Aims(knowledge))
+    bundle = FhirWriter(knowledge, load_mappings(knowledge)).bundle(next(records(made, 1, knowledge)))
+    assert example in [entry["resource"] for entry in json.loads(as_line(bundle))["entry"]]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -539,11 +795,12 @@ def test_the_command(tmp_path: Path) -> None:
 
 
 def test_the_command_tells_what_fhir_lacks(tmp_path: Path) -> None:
-    done = runner.invoke(app, ["synth", "-n", "5", "--format", "fhir", "--aimed", "0", "-o", str(tmp_path)])
+    done = runner.invoke(app, ["synth", "-n", "20", "--format", "fhir", "--aimed", "0", "-o", str(tmp_path)])
     assert done.exit_code == 0
     assert "left out: " in done.stdout
+    assert "of the procedure, and more than a request can say" in done.stdout
     assert "aimed: none" in done.stdout
-    assert len((tmp_path / "bundles.ndjson").read_text("utf-8").splitlines()) == 5
+    assert len((tmp_path / "bundles.ndjson").read_text("utf-8").splitlines()) == 20
 
 
 def test_the_command_refuses(tmp_path: Path) -> None:

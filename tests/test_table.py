@@ -244,6 +244,13 @@ def test_what_a_patient_has_once_counts_only_if_rows_agree(wide):
     )
 
 
+def test_a_session_of_which_each_row_names_its_own_lesion(wide):
+    [record], report = wide(FULL | {"treated": "a"}, FULL | {"lid": "b", "treated": "b"})
+    assert record.procedure == Procedure(None, span("2026-03-09"), "TX")
+    what = "t.csv:3, treated: lesions is 'b', and not so in row 2; neither counts"
+    assert rejected(report) == [f"{what}; expected all lesions of the session in each row, such as a|b"]
+
+
 def test_a_row_without_a_patient_or_with_other_cells_is_rejected(read):
     [record], report = read(WIDE_SMALL, "pid,nrs\n,5\np,6\np,7,8\np\n\n,\n")
     assert [f.value.exact for f in said(record, "painNrs")] == [6]
@@ -267,6 +274,40 @@ def test_rejections_of_a_column_are_counted_when_they_are_many(read, monkeypatch
 def test_a_column_that_is_not_mapped_is_reported(read):
     _, report = read(WIDE_SMALL, "pid,nrs,extra\np,5,6\n")
     assert report.unread == {("column", "'extra' is not in the mapping"): 1}
+
+
+GIVEN = ("4711", "Quillonia", "555-0142", "1913-07-29")
+"""Values of a patient, which stand in no message about the columns."""
+
+
+@pytest.mark.parametrize(
+    ("table", "asked", "expected"),
+    [
+        ("4711,Quillonia,555-0142,1913-07-29\n4712,A,B,C\n", "pid", "a first row with the names of the 4 columns"),
+        ("pid,nrs,level4711,Quillonia,555-0142\n", "level", "column 3 (did you mean that?)"),
+        ("pid,nrs,Quillonia,555-0142\n", "level", "one of its 4 columns"),
+        ("pid,nrs,LEVEL ,1913-07-29\n", "level", "column 3, 'LEVEL' (did you mean that?)"),
+        ("pid,nrs,levels,slevel\n", "level", "column 3 or column 4 (did you mean one of these?)"),
+    ],
+)
+def test_a_first_row_that_is_no_header_is_not_shown(read, table, asked, expected):
+    with pytest.raises(InputError) as bad:
+        read(WIDE_SMALL + "level: level\n", table)
+    assert f"t.csv has no column {asked!r}; expected {expected}" in str(bad.value)
+    assert not any(value in str(bad.value) for value in GIVEN)
+
+
+@pytest.mark.parametrize("table", ["pid,nrs\n", "pid,nrs,note4711,Quillonia,555-0142\n"])
+def test_a_table_without_a_row_says_so(read, table):
+    records, report = read(WIDE_SMALL, table)
+    assert (records, report.rejected) == ([], [])
+    assert report.unread == {("table", "no row below the first"): 1}
+
+
+def test_a_header_that_runs_on_into_the_first_row_is_not_listed(read):
+    records, report = read(WIDE_SMALL, "pid,nrs,note4711,Quillonia,555-0142\n4712,5,x\n")
+    assert (records, report.unread) == ([], {})
+    assert rejected(report) == ["t.csv:2: the row has 3 cells, the table 5 columns; expected as many"]
 
 
 def test_one_column_may_say_several_things_and_any_text_may_be_enough(read):
@@ -510,7 +551,11 @@ def test_texts_that_name_a_feature_and_texts_of_other_columns(long):
         ("format: kypho-table/1\n", "", "map.yaml:1: format is missing; expected format: kypho-table/1"),
         ("shape: wide", "shape: deep", "map.yaml:2, shape: shape is 'deep'; expected shape: wide or long"),
         ("patient: pid\n", "", "no column of the patient"),
-        ("patient: pid", "patient: pdi", "map.yaml:3, patient: t.csv has no column 'pdi'; expected pid (did you mean"),
+        (
+            "patient: pid",
+            "patient: pdi",
+            "map.yaml:3, patient: t.csv has no column 'pdi'; expected column 1 (did you mean that?)",
+        ),
         ("lesion: lid", "lesoin: lid", "unknown key 'lesoin'; expected lesion (did you mean that?)"),
         ("feature: painNrs", "feature: painNsr", "columns.nrs.feature: unknown feature 'painNsr'; expected painNrs"),
         ("  onset: onsetDate", "  onset:", "map.yaml:14, columns.onset: unknown feature nothing"),

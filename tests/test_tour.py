@@ -49,8 +49,10 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Tour:
     bin_ = Path(sys.executable).parent
     settings = {"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100", "PYTHONUTF8": "1"}
     first, *others = COMMANDS
+    install, copy, fetch = first.splitlines()
+    assert (install.split()[:2], copy.split()[0]) == (["pip", "install"], "cp"), "both are done"
     printed = []
-    for block in [re.sub(r"^(pip|cp) .*\n", "", first, flags=re.MULTILINE), *others]:
+    for block in [fetch, *others]:
         done = subprocess.run(
             ["bash", "-e", "-c", block],
             cwd=folder, env=os.environ | settings, capture_output=True, text=True, encoding="utf-8", timeout=300,
@@ -76,6 +78,15 @@ def test_the_outputs_are_real(tour: Tour) -> None:
 def found(shown: str, lines: Iterator[str]) -> bool:
     """Whether a line comes in what is left; a row that is cut short on the page need only begin so."""
     return any(line == shown or (shown.count("│") == 2 and line.startswith(shown)) for line in lines)
+
+
+def test_five_commands_lead_to_the_list() -> None:
+    """What is typed after the preparation, up to the list of step 4."""
+    typed = [re.sub(r"\\\n", " ", block).strip().splitlines() for block in COMMANDS[1:]]
+    assert [len(block) for block in typed] == [1, 1, 1, 2, 1]
+    assert [len(typed), sum(map(len, typed[:4]))] == [5, 5]
+    assert "only-mri.sql" in typed[3][-1]
+    assert "--patient" in typed[4][0]
 
 
 def test_what_is_shown_is_all_of_the_list(tour: Tour) -> None:
@@ -104,19 +115,14 @@ def steps(tour: Tour) -> int:
 
 @pytest.fixture(scope="module")
 def referred(tour: Tour, knowledge: Knowledge) -> list[Record]:
-    """The people who were referred, read from a database of them alone and from the referrals."""
+    """The people who were referred, one record after another."""
     with (tour.folder / "referrals.csv").open(encoding="utf-8", newline="") as file:
-        ids = sorted({int(row["person_id"]) for row in csv.DictReader(file)})
-    few = tour.folder / "few.duckdb"
-    shutil.copy(tour.folder / "clinic.duckdb", few)
-    with duckdb.connect(str(few)) as db:
-        asked = "SELECT table_name FROM duckdb_columns() WHERE lower(column_name) = 'person_id'"
-        for (table,) in db.execute(asked).fetchall():
-            db.execute(f"DELETE FROM {table} WHERE person_id NOT IN ({', '.join(map(str, ids))})")
-    sources = [few, tour.folder / "referrals.csv"]
-    intake = read_sources(sources, knowledge, mapping=tour.folder / "referrals.yaml")
+        ids = {row["person_id"] for row in csv.DictReader(file)}
+    sources = [tour.folder / "eunomia.duckdb", tour.folder / "referrals.csv"]
+    intake = read_sources(sources, knowledge, mapping=tour.folder / "referrals.yaml", patients=ids)
     assert intake.problems == []
-    assert sorted(int(r.patient) for r in intake.records) == ids
+    assert [r.records for r in intake.reports] == [2694, len(ids)], "all are read"
+    assert sorted(r.patient for r in intake.records) == sorted(ids)
     return intake.records
 
 

@@ -46,8 +46,20 @@ def decimals(column: pa.ChunkedArray, missing: int) -> Ints:
     whole = one(column)
     if not (pa.types.is_decimal128(whole.type) and whole.type.scale == 6):
         whole = whole.cast(pa.decimal128(38, 6))
-    words = np.frombuffer(whole.buffers()[1], np.int64)[2 * whole.offset : 2 * (whole.offset + len(whole)) : 2]
-    return np.where(nulls(whole), missing, words * 2)
+    words = _words(whole, np.int64, 2)[::2] * 2
+    words[nulls(whole)] = missing
+    return words
+
+
+def _words(column: pa.Array, kind: type[np.signedinteger[Any]], width: int = 1) -> npt.NDArray[Any]:
+    """The numbers of a column as they lie in memory; what stands where one is missing is arbitrary.
+
+    :param width: numbers to an entry.
+    """
+    buffer = column.buffers()[1]
+    if buffer is None:
+        return np.zeros(width * len(column), kind)
+    return np.frombuffer(buffer, kind)[width * column.offset : width * (column.offset + len(column))]
 
 
 def nulls(column: pa.ChunkedArray | pa.Array) -> Flags:
@@ -68,11 +80,21 @@ def truths(column: pa.ChunkedArray) -> Flags:
 
 def days(column: pa.ChunkedArray, missing: int = LOWEST) -> Ints:
     """Dates as days since 1970."""
-    found = one(column).cast(pa.date32()).cast(pa.int32()).cast(pa.int64())
-    return np.asarray(found.fill_null(missing).to_numpy(zero_copy_only=False), np.int64)
+    found = one(column)
+    found = found if pa.types.is_date32(found.type) else found.cast(pa.date32())
+    words = _words(found, np.int32).astype(np.int64)
+    words[nulls(found)] = missing
+    return words
 
 
 def seconds(column: pa.ChunkedArray) -> Ints:
     """Local times as seconds since 1970."""
-    found = one(column).cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-    return np.asarray(found.fill_null(LOWEST).to_numpy(zero_copy_only=False), np.int64)
+    found = one(column)
+    found = found if found.type == pa.timestamp("s") else found.cast(pa.timestamp("s"), safe=False)
+    return np.where(nulls(found), LOWEST, _words(found, np.int64))
+
+
+def three_valued(true: Flags, known: Flags) -> pa.Array:
+    """Booleans, missing where it is not known which."""
+    bits = [pa.py_buffer(np.packbits(flags, bitorder="little").tobytes()) for flags in (known, true)]
+    return pa.Array.from_buffers(pa.bool_(), len(true), bits)

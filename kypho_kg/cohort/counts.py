@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kypho_kg.cohort.judge import Judged
+from kypho_kg.cohort.keeping import keeping
 from kypho_kg.cohort.layout import CAUSES, NO_CAUSE, STATED, Bytes, Ints, Layout
 from kypho_kg.cohort.logic import BLOCKS, MET, NOT_MET, UNKNOWN, Logic
 from kypho_kg.cohort.series import NOT_RECORDED
@@ -90,6 +91,8 @@ class Counts:
     """[feature, cause of unknown or ``KNOWN``]."""
     agreement: Ints
     """[what a guideline says, what another says], both as guideline and word of ``SAYS``."""
+    keeping: Ints
+    """[feature]: in how many cases it keeps a clause of an open verdict unknown."""
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -134,11 +137,12 @@ def count(judged: Judged, asked: Asked, verdicts: Sequence[Bytes], rows: npt.NDA
     return Counts(
         np.array([n]),
         said.reshape(len(verdicts), len(VERDICTS)),
-        np.array([np.bincount(t, minlength=3) for t in truths]).reshape(-1, 3),
+        np.array([[np.count_nonzero(t == word) for word in range(3)] for t in truths]).reshape(-1, 3),
         np.array([np.bincount(c[c != NO_CAUSE], minlength=len(CAUSES)) for c in causes]).reshape(-1, len(CAUSES)),
         _attrition(asked, of_clause, n),
         np.array([np.bincount(state_of(logic, layout, f)[rows], minlength=KNOWN + 1) for f in asked.features]),
         _agreement([_SAYS[v[rows]] for v in verdicts]),
+        _keeping(judged, asked, verdicts, rows),
     )
 
 
@@ -174,6 +178,12 @@ def _attrition(asked: Asked, truths: Mapping[str, Bytes], n: int) -> Ints:
             certain &= truth == passed
             rows.append((before, *entering[[MET, NOT_MET, UNKNOWN]], int(possible.sum()), int(certain.sum()), *alone))
     return np.array(rows, np.int64).reshape(-1, len(STEPS))
+
+
+def _keeping(judged: Judged, asked: Asked, verdicts: Sequence[Bytes], rows: npt.NDArray[np.intp]) -> Ints:
+    opens = [_SAYS[v[rows]] == SAYS.index("open") for v in verdicts]
+    found = keeping(judged.logic, asked.layout, asked.guidelines, opens, rows)
+    return np.array([found.get(asked.layout.features[f].iri, 0) for f in asked.features], np.int64)
 
 
 def _agreement(said: Sequence[Bytes]) -> Ints:

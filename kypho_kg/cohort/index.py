@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import duckdb
 import ibis
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis import _
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
 from kypho_kg.cohort.layout import Layout
 from kypho_kg.cohort.source import FactTable
+from kypho_kg.csv_batches import csv_texts
 from kypho_kg.errors import EngineError, InputError, Problem, UsageError
 from kypho_kg.record import Mood, Polarity, Status
 
 _ENTRY = re.compile(r"(\w+)(?:\+(\d{1,5}))?", re.ASCII)
 _COLUMNS = ("patient", "lesion", "date")
+_MOST = 20
+"""Cells of an index that are listed as wrong."""
 _FACTS = {
     "patient": "string", "lesion": "string", "feature": "string", "polarity": "string", "mood": "string",
     "status": "string", "date_end": "date", "time_end": "timestamp",
@@ -29,28 +34,54 @@ def read_index(path: Path, patient: pa.DataType) -> pa.Table:
     """Patients, lesions (or none, for all of the patient) and dates of a CSV or Parquet file.
 
     :param patient: the type of the ids in the table of cases.
-    :raises InputError: when the file cannot be read, or a row lacks a patient or a date.
+    :raises InputError: when the file cannot be read, or a row lacks a patient or a date; no cell is shown.
     """
     types = {"patient": patient, "lesion": pa.string(), "date": pa.date32()}
     try:
-        if path.suffix == ".parquet":
-            table = parquet.read_table(path)
-        else:
-            options = csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-            table = csv.read_csv(path, convert_options=options)
-        missing = [c for c in ("patient", "date") if c not in table.column_names]
-        if missing:
-            raise InputError(Problem(path.name, f"missing column {', '.join(missing)}", "patient, lesion, date"))
-        if "lesion" not in table.column_names:
-            table = table.append_column("lesion", pa.nulls(table.num_rows, pa.string()))
-        table = pa.table({name: table[name].cast(types[name]) for name in _COLUMNS})
+        stored = path.suffix == ".parquet"
+        batches = parquet.read_table(path).to_batches() if stored else list(csv_texts(path))
     except (pa.ArrowException, OSError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:200]
-        raise InputError(Problem(path.name, f"cannot be read: {said}", "columns patient, lesion, date")) from None
+        why = f": {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+        expected = "CSV in UTF-8, or Parquet, with the columns patient, lesion, date"
+        raise InputError(Problem(path.name, f"cannot be read{why}", expected)) from None
+    if not batches:
+        raise InputError(Problem(path.name, "holds no row", "patient, lesion, date"))
+    table = pa.Table.from_batches(batches)
+    number = {name: table.column_names.count(name) for name in _COLUMNS}
+    for name, required in zip(_COLUMNS, (1, 0, 1), strict=True):
+        if not required <= number[name] <= 1:
+            what = f"column {name} comes twice" if number[name] else f"missing column {name}"
+            raise InputError(Problem(path.name, what, "patient, lesion, date"))
+    if not number["lesion"]:
+        table = table.append_column("lesion", pa.nulls(table.num_rows, pa.string()))
+    table = pa.table({name: _typed(table[name], types[name], name, path.name) for name in _COLUMNS})
     for name in ("patient", "date"):
         if table[name].null_count:
             raise InputError(Problem(path.name, f"{table[name].null_count:,} rows without {name}", "one in each row"))
     return table
+
+
+def _typed(column: pa.ChunkedArray, wanted: pa.DataType, name: str, file: str) -> pa.ChunkedArray:
+    """A column in its type; an empty text is none."""
+    if pa.types.is_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    try:
+        return column.cast(wanted)
+    except pa.ArrowException:
+        what = "no date" if name == "date" else "no id like those of the cases"
+        expected = "YYYY-MM-DD" if name == "date" else "whole numbers" if pa.types.is_integer(wanted) else "texts"
+        wrong = (row for row in range(len(column)) if not _fits(column.slice(row, 1), wanted))
+        raise InputError(
+            [Problem(f"{file}: row {row + 1}, {name}", what, expected) for row in itertools.islice(wrong, _MOST)]
+        ) from None
+
+
+def _fits(cell: pa.ChunkedArray, wanted: pa.DataType) -> bool:
+    try:
+        cell.cast(wanted)
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def entries(table: FactTable, event: str, layout: Layout, *, memory: float = 1) -> pa.Table:

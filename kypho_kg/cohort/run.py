@@ -344,7 +344,7 @@ def _manifest(table: FactTable, cases: pa.Table, asking: Asking) -> dict[str, An
     shapes = hashlib.sha256((resource_dir("shapes") / "fact.ttl").read_bytes()).hexdigest()
     k = asking.asked.layout.k
     return {
-        "format": "kypho-cohort/1",
+        "format": "kypho-cohort/2",
         "software": f"kypho-kg {__version__}",
         "knowledge_base": {"version": k.version, "sha256": k.sha256},
         "shapes_sha256": shapes,

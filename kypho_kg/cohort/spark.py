@@ -172,7 +172,7 @@ def _run(
     k, session = asking.asked.layout.k, cases.sparkSession
     buckets = -(-number // part)
     manifest = {
-        "format": "kypho-cohort/1",
+        "format": "kypho-cohort/2",
         "software": f"kypho-kg {__version__}, Spark {session.version}",
         "knowledge_base": {"version": k.version, "sha256": k.sha256},
         "guidelines": list(options.guidelines),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ COLUMNS = {
     "verdict_counts": ("guideline", "layer", *VERDICTS),
     "clause_counts": ("guideline", "clause", "effect", "label", *_TRUTHS, *_CAUSES),
     "attrition": ("guideline", "step", "clause", "effect", "label", *(s.replace(" ", "_") for s in STEPS)),
-    "missingness": ("feature", "label", "clauses_that_ask", "known", *_CAUSES),
+    "missingness": ("feature", "label", "clauses_that_ask", "keeps_open", "known", *_CAUSES),
     "agreement": (
         *("guideline", "other", "both_decide", "agree", "yes_yes", "yes_no", "no_yes", "no_no", "kappa"),
         *("one_decides", "neither_decides"),
@@ -156,10 +156,15 @@ def _missing(asked: Asked, counts: Counts) -> Iterator[Row]:
         for term in {c.term for c in r.criterion.walk() if not c.children}:
             asks[term] = asks.get(term, 0) + 1
     rows = []
-    for place, row in zip(asked.features, counts.features.tolist(), strict=True):
+    for place, row, kept in zip(asked.features, counts.features.tolist(), counts.keeping.tolist(), strict=True):
         f = asked.layout.features[place]
-        rows.append((f.name, f.label, asks.get(f.iri, 0), row[KNOWN], *row[:KNOWN]))
-    yield from sorted(rows, key=lambda row: (row[3], row[0]))
+        rows.append((f.name, f.label, asks.get(f.iri, 0), kept, row[KNOWN], *row[:KNOWN]))
+    yield from sorted(rows, key=lambda row: (row[4], row[0]))
+
+
+def missing_most(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of ``missingness`` that keep a case open, those that keep most open first, then by name."""
+    return sorted((r for r in rows if r["keeps_open"]), key=lambda r: (-r["keeps_open"], r["feature"]))
 
 
 def _agreement(asked: Asked, counts: Counts) -> Iterator[Row]:

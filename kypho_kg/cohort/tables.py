@@ -114,7 +114,7 @@ def keys_of(judged: Judged, rows: npt.NDArray[np.intp]) -> dict[str, pa.Array]:
 
 def _truth(truth: Bytes) -> pa.Array:
     """SQL's three values: what is unknown is missing."""
-    return pa.array(truth == MET, mask=truth == UNKNOWN)
+    return columns.three_valued(truth == MET, truth != UNKNOWN)
 
 
 def _left(judged: Judged, facts: pa.Table) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 from kypho_kg.criteria import Op
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Feature, Knowledge
-from kypho_kg.mappings import Mappings
+from kypho_kg.mappings import OWN, Mappings
 from kypho_kg.record import Cause, Fact, Polarity, Range, Status, TimeSpan
 from kypho_kg.sources.codes import HUGE, LOINC, WORDS, Malformed, Meanings, Stated, compared
 
@@ -44,6 +44,8 @@ _MISSING: Mapping[str, Cause] = {
         Cause.NOT_ASSESSABLE,
     ),
 }
+
+DERIVED = "derived by a rule: its method is a term of ours"
 
 _WORDS = frozenset({"valueString", "valueMarkdown"})
 _CODED = frozenset({"valueCodeableConcept", "valueCoding"})
@@ -144,6 +146,11 @@ def bounds(node: Json, key: str) -> tuple[TimeSpan | None, TimeSpan | None]:
     return start, end
 
 
+def between(start: TimeSpan, end: TimeSpan) -> TimeSpan:
+    """Some time from a start to an end; where they are the same, that."""
+    return start if start == end else TimeSpan(start.start, end.end, f"{start}/{end}")
+
+
 def first_time(node: Json, *keys: str) -> TimeSpan | None:
     """The first of several fields that holds a time; of a Period its whole length."""
     for key in keys:
@@ -151,7 +158,7 @@ def first_time(node: Json, *keys: str) -> TimeSpan | None:
             found = moment(node, key)
         else:
             start, end = bounds(node, key)
-            found = TimeSpan(start.start, end.end, f"{start}/{end}") if start and end else start or end
+            found = between(start, end) if start and end else start or end
         if found:
             return found
     return None
@@ -226,6 +233,9 @@ class Codes(Meanings):
         keys = [key for key in node if key.startswith("value") and key[5:6].isupper() and node[key] is not None]
         if len(keys) > 1:
             raise Malformed("value[x]", "one value")
+        if "method" in node and any(self._is_own(c) for c in trees(tree(node, "method"), "coding")):
+            self.report.left(kind, DERIVED)  # an answer of ours, and nothing that anybody observed
+            return None
         if keys and feature.kind is Op.QUANTITY and keys[0] not in _NO_NUMBERS:
             return self._quantity(kind, node, keys[0], feature, base)
         blank = replace(base, feature=feature.iri, unit=feature.unit, polarity=Polarity.INDETERMINATE)
@@ -245,10 +255,17 @@ class Codes(Meanings):
             return self._coded(kind, concept, stated, base, blank)
         if key == "valueBoolean" and (feature.kind is Op.FINDING or stated.value):
             return stated.fact(base, Polarity.PRESENT if said_so(node, key) else Polarity.ABSENT)
-        if feature.kind is None and key in ("valueDateTime", "valueDate"):
-            return replace(blank, value=moment(node, key), polarity=Polarity.PRESENT)
+        if feature.kind is None and key in ("valueDateTime", "valueDate", "valuePeriod"):
+            start, end = bounds(node, key) if key == "valuePeriod" else (moment(node, key),) * 2
+            if start is None or end is None:
+                return replace(blank, cause=Cause.IMPRECISE)  # some day before, or after, and no more
+            return replace(blank, value=between(start, end), polarity=Polarity.PRESENT)
         self.report.left(kind, f"{key} where the feature takes no such value")
         return None
+
+    def _is_own(self, coding: Json) -> bool:
+        system = self.mappings.system(text(coding, "system"))
+        return system is not None and system.prefix == OWN
 
     def _coded(self, kind: str, concept: Json, stated: Stated, base: Fact, blank: Fact) -> Fact:
         codings = trees(concept, "coding")

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from kypho_kg.criteria import Op
-from kypho_kg.mappings import Mappings
+from kypho_kg.mappings import OWN, Mappings, value_owners
 from kypho_kg.rollups import folded
 from kypho_kg.sources.codes import Coding, Meanings, Stated
 from kypho_kg.sources.omop_model import ANCESTOR, CONCEPT, DRUG, EVENTS, MAPS_TO, RELATIONSHIP, UPWARD, Table
+from kypho_kg.vocabulary import local
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -57,7 +58,7 @@ class Concepts:
         if CONCEPT.name in database.relations:
             self._look_up()
         else:
-            meanings.report.left(CONCEPT.name, "no such table: concepts are understood by source values alone")
+            meanings.report.left(CONCEPT.name, "no such table: concepts are understood by source values alone", 0)
 
     # -- rows
 
@@ -138,6 +139,7 @@ class Concepts:
         """The codes that state something, with the prefix of their terminology."""
         rows = {(r.prefix, folded(r.code)) for r in mappings.rows if r.assigns or r.absent}
         rows |= {(r.prefix, folded(r.code)) for r in mappings.rollups.rows}
+        rows |= {(OWN, folded(local(iri))) for iri in (*self.m.k.features, *value_owners(self.m.k))}
         self.db.con.execute("CREATE TABLE mapped_code (prefix VARCHAR, code VARCHAR)")
         _insert(self.db, "mapped_code", sorted(rows))
         self.db.con.execute("CREATE TABLE stating (id BIGINT)")

@@ -7,6 +7,7 @@ rows that sort or join what does not fit into memory are spilled there too.
 from __future__ import annotations
 
 import gzip
+import itertools
 import re
 import tempfile
 import zlib
@@ -22,13 +23,19 @@ from kypho_kg.sources.omop_tables import MOST, Database, Part, Relation, quoted,
 
 _LINE = 1_000_000
 _MEMORY = "1GB"
+_BROKEN = "a carriage return within the row"
 _WRONG = {
+    _BROKEN: (_BROKEN, "none outside of a quotation"),
     "MISSING COLUMNS": ("fewer cells than the table has columns", "as many"),
     "TOO MANY COLUMNS": ("more cells than the table has columns", "as many"),
-    "UNQUOTED VALUE": ("a quotation that is not closed", 'cells such as "a ""b"" c"'),
+    "UNQUOTED VALUE": (
+        "a quotation that is not closed, or a line end unlike that of the first row",
+        'cells such as "a ""b"" c"',
+    ),
     "INVALID ENCODING": ("not in UTF-8", "text in UTF-8"),
     "LINE SIZE OVER MAXIMUM": ("a row without an end", "a row of at most 2 MB"),
 }
+_LONGEST = 4_000_000
 
 
 @contextmanager
@@ -51,7 +58,7 @@ def opened(path: Path, report: IntakeReport) -> Iterator[Database]:
             try:
                 database = Database(con, report)
                 if path.is_dir():
-                    _load(database, path)
+                    _load(database, path, Path(work))
                 else:
                     _attach(database, path)
                 if "person" not in database.relations:
@@ -98,7 +105,7 @@ def _attach(database: Database, path: Path) -> None:
         places = [s for s in found if table.name in found[s] and (s == own or table in VOCABULARY)]
         schema = own if own in places else places[0] if len(places) == 1 else ""
         if not schema:
-            report.left(table.name, "no such table")
+            report.left(table.name, "no such table", 0)
             continue
         name = found[schema][table.name]
         try:
@@ -149,18 +156,18 @@ def tables_of(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _load(database: Database, folder: Path) -> None:
+def _load(database: Database, folder: Path, work: Path) -> None:
     import duckdb
 
     files, report = tables_of(folder), database.report
     for table in TABLES:
         parts: list[Part] = []
         if table.name not in files:
-            report.left(table.name, "no such table")
+            report.left(table.name, "no such table", 0)
             continue
         for path in files[table.name]:
             try:
-                _load_part(database, table, parts, path)
+                _load_part(database, table, parts, path, work)
             except InputError as error:
                 report.rejected.extend(error.problems)
             except duckdb.Error as error:
@@ -181,34 +188,77 @@ def _load(database: Database, folder: Path) -> None:
             report.left(name, "this table is not read, and cannot be")
 
 
-def _load_part(database: Database, table: Table, parts: list[Part], path: Path) -> None:
+def _load_part(database: Database, table: Table, parts: list[Part], path: Path, work: Path) -> None:
     """Add the rows of one file to its table."""
-    import ibis
+    import duckdb
 
-    con, name = database.con, table.name
+    con, name, columnar = database.con, table.name, path.suffix.lower() == ".parquet"
     part = Part(path.name, con.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] if parts else 0)
-    database.scans += 1
-    rejects = f"skipped_{database.scans}"
-    source, columns = _scan(path, rejects)
-    if not columns:
-        columns = [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
-    if not usable(table, columns, path.name, database.report):
-        return
-    con.execute(f"CREATE OR REPLACE TEMP VIEW part AS SELECT * FROM {source}")
-    rows = ibis.to_sql(shaped(table, database.named("part")), dialect="duckdb")
     try:
-        con.execute(f"INSERT INTO {name} {rows}" if parts else f"CREATE TABLE {name} AS {rows}")
-    finally:
-        con.execute("DROP VIEW part")
-    parts.append(part)
-    if path.suffix.lower() == ".parquet":
+        rejects = _insert(database, table, path, path.name, more=bool(parts))
+    except duckdb.Error:
+        if columnar:
+            raise
+        # One line that ends in another way than the first stops DuckDB, and would cost the whole table.
+        copy = work / "even.csv"
+        _even(path, copy)
+        rejects = _insert(database, table, copy, path.name, more=bool(parts))
+        copy.unlink()
+    if not rejects:
         return
-    lines = f"SELECT line, min(error_type::VARCHAR) FROM {rejects} GROUP BY line ORDER BY line"
+    parts.append(part)
+    if columnar:
+        return
+    kinds = f"CASE WHEN csv_line = '{_BROKEN}' THEN csv_line ELSE error_type::VARCHAR END"
+    lines = f"SELECT line, min({kinds}) FROM {rejects} GROUP BY line ORDER BY line"
     for line, kind in con.execute(lines).fetchall():
         part.skipped.append(line)
         database.report.reject(f"{path.name}:{line}", *_WRONG.get(kind, ("a row that cannot be read", "valid CSV")))
     if len(part.skipped) >= MOST:
         database.report.left(name, f"further rows that are no valid CSV, beyond the {MOST:,} that are listed")
+
+
+def _insert(database: Database, table: Table, path: Path, file: str, *, more: bool) -> str:
+    """Read a file into its table; gives the name of the table of its rejected lines, or nothing if it is unusable.
+
+    :param file: its name for messages.
+    :param more: whether the table has rows of another file.
+    """
+    import ibis
+
+    con, name = database.con, table.name
+    database.scans += 1
+    rejects = f"skipped_{database.scans}"
+    source, columns = _scan(path, rejects)
+    if not columns:
+        columns = [row[0] for row in con.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
+    if not usable(table, columns, file, database.report):
+        return ""
+    con.execute(f"CREATE OR REPLACE TEMP VIEW part AS SELECT * FROM {source}")
+    rows = ibis.to_sql(shaped(table, database.named("part")), dialect="duckdb")
+    try:
+        con.execute(f"INSERT INTO {name} {rows}" if more else f"CREATE TABLE {name} AS {rows}")
+    finally:
+        con.execute("DROP VIEW part")
+    return rejects
+
+
+def _even(path: Path, target: Path) -> None:
+    """Copy a CSV file with one kind of line end.
+
+    Within a quotation a carriage return becomes a line feed; a row with one outside of it becomes ``_BROKEN``.
+    """
+    opener: Mapping[bool, Any] = {True: gzip.open, False: open}
+    try:
+        with opener[path.name.lower().endswith(".gz")](path, "rb") as source, target.open("wb") as out:
+            for line in iter(lambda: source.readline(_LONGEST), b""):
+                row = line.rstrip(b"\r\n")
+                quotes = itertools.accumulate(part.count(b'"') for part in row.split(b"\r")[:-1])
+                if not all(number % 2 for number in quotes):
+                    row = _BROKEN.encode()
+                out.write(row.replace(b"\r", b"\n") + (b"\n" if line.endswith(b"\n") else b""))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(Problem(path.name, f"cannot be read: {error}", "CSV in UTF-8, or Parquet")) from None
 
 
 def _scan(path: Path, rejects: str) -> tuple[str, list[str]]:

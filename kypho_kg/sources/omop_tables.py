@@ -207,5 +207,5 @@ def usable(table: Table, columns: Sequence[str], place: str, report: IntakeRepor
         return False
     for role, name in table.columns.items():
         if name not in lower and role not in table.optional:
-            report.unread[table.name, f"no column {name}"] = 1  # however many files it comes in
+            report.left(table.name, f"no column {name}", 0)  # it is told, and is no row that was not read
     return True

@@ -130,7 +130,8 @@ def _parsed(file: str, data: bytes, form: str) -> dict[str, set[Triple]]:
             why = re.search(r"Bad syntax \(([^\n]*?)\) at \^", str(error))
             deep = isinstance(error, RecursionError)
             what = "nested too deep" if deep else f"not valid {form}" + (f": {why[1]}" if why else "")
-            refuse(f"{file}:{line[1] or line[2]}" if line else file, what)
+            expected = "fewer nodes within nodes" if deep else "the syntax that the ending of its name says, in UTF-8"
+            refuse(f"{file}:{line[1] or line[2]}" if line else file, what, expected)
         finally:
             rdflib.NORMALIZE_LITERALS = switch
             logger.setLevel(level)

@@ -5,126 +5,34 @@ A cell that cannot be read is rejected with its place, and costs the rest of the
 
 from __future__ import annotations
 
-import csv
 import functools
-import gzip
 import itertools
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from kypho_kg import record as r
 from kypho_kg.criteria import Op
-from kypho_kg.errors import InputError, Problem
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
 from kypho_kg.mappings import Mappings, load_mappings
 from kypho_kg.sources import table_mapping as tm
 from kypho_kg.sources.fact_reader import FactReader, Problems, nearest
+from kypho_kg.sources.table_files import Table, open_table
+from kypho_kg.sources.table_mapping import folded
+from kypho_kg.sources.table_starter import Starter, quoted
 from kypho_kg.vocabulary import KYPHO, TYPE, local
 from kypho_kg.vocabulary import PATIENT as PATIENT_CLASS
 from kypho_kg.vocabulary import PROCEDURE as PROCEDURE_CLASS
 
-_MAX_LINE, _MAX_KNOWN = 1_000_000, 10_000
+_MAX_KNOWN = 10_000
 _MAX_REJECTED = 1000  # of one column; a million bad cells say no more, and would not fit
 _GUESSES = {"patient": "patient patientid patid pid mrn subjectid personid id", "lesion": "lesion lesionid",
             "level": "level vertebrallevel vertebra", "as_of": "asof asofdate indexdate", "time": "time"}  # fmt: skip
 _LONG_GUESSES = {key: key for key in "feature code system value unit polarity mood status cause reason".split()}
 _EXTRA = {"polarity": "polarity", "mood": "mood", "status": "verification", "cause": "cause", "reason": "reason"}
-
-
-class Table(NamedTuple):
-    """An open table; its rows are texts, each with its number as a spreadsheet shows it."""
-
-    file: str
-    header: list[str]
-    delimiter: str
-    rows: Iterator[tuple[int, Sequence[str]]]
-
-
-def open_table(path: Path, m: tm.TableMapping, wanted: Collection[str] = ()) -> Table:
-    """Open a CSV or Parquet file.
-
-    :param wanted: columns by which the delimiter is told, where the mapping does not say it.
-    :raises InputError: when it cannot be read, is empty or has no header.
-    """
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if kind in ("parquet", "pq"):
-        header, rows = _parquet(path, m.decimal)
-        return Table(path.name, [name.strip() for name in header], ",", rows)
-    if kind not in ("csv", "tsv", "txt"):
-        expected = "a name with .csv, .tsv or .txt, with or without .gz, or .parquet"
-        raise InputError(Problem(path.name, "no table that is read here", expected))
-    lines = _lines(path, m.encoding)
-    first = next(lines, "")
-    headers: dict[str, list[str]] = {}
-    for sign in m.delimiter or ("\t" if kind == "tsv" else ",;\t"):
-        _, cells = next(_rows(csv.reader([first], delimiter=sign), path.name), (1, ()))
-        headers[sign] = [cell.strip() for cell in cells]
-    sign = max(headers, key=lambda s: (len(set(wanted) & set(headers[s])), len(headers[s])))
-    if not any(headers[sign]):
-        raise InputError(Problem(f"{path.name}:1", "the table is empty", "a first row with the names of the columns"))
-    rows = _rows(csv.reader(itertools.chain([first], lines), delimiter=sign, strict=True), path.name)
-    return Table(path.name, [cell.strip() for cell in next(rows)[1]], sign, rows)
-
-
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    opened = gzip.open if path.suffix.lower() == ".gz" else open
-    try:
-        with opened(path, "rt", encoding=encoding, newline="") as stream:
-            while line := stream.readline(_MAX_LINE + 1):
-                if len(line) > _MAX_LINE:
-                    raise InputError(Problem(path.name, "a line without an end", f"at most {_MAX_LINE:,} characters"))
-                yield line
-    except UnicodeError as error:
-        raise InputError(Problem(path.name, f"not in the encoding {encoding} ({error})", "encoding: its own")) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(Problem(path.name, f"cannot be read: {error}")) from None
-
-
-def _rows(reader: Any, file: str) -> Iterator[tuple[int, Sequence[str]]]:
-    try:
-        yield from enumerate(reader, start=1)
-    except csv.Error as error:
-        expected = 'cells such as "a ""b"" c", each quotation closed'
-        raise InputError(Problem(f"{file}:{reader.line_num}", f"not valid CSV: {error}", expected)) from None
-
-
-def _parquet(path: Path, decimal: str) -> tuple[Sequence[str], Iterator[tuple[int, Sequence[str]]]]:
-    import pyarrow as arrow
-    from pyarrow import parquet
-
-    def read() -> Iterator[Any]:
-        try:
-            file = parquet.ParquetFile(path)
-            yield file.schema_arrow.names
-            for batch in file.iter_batches(batch_size=1000):
-                for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield [_stored(value, decimal) for value in row]
-        except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-            raise InputError(Problem(path.name, f"cannot be read: {' '.join(str(error).split())}")) from None
-
-    rows = read()
-    return next(rows), enumerate(rows, start=1)
-
-
-def _stored(value: Any, decimal: str) -> str:
-    """A typed value as a text; midnight is a day, for that is how days are stored."""
-    if value is None or value != value:  # NaN
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, datetime):
-        return tm.IsoDate(value.replace(tzinfo=None).isoformat()[:19].removesuffix("T00:00:00"))
-    if isinstance(value, date):
-        return tm.IsoDate(value.isoformat())
-    if isinstance(value, float):
-        return (str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)).replace(".", decimal)
-    return str(value)
 
 
 def read_table(
@@ -168,8 +76,7 @@ class _Reader:
         self.own = functools.cache(lambda f: tm.Column(feature=k.features[f], missing=m.missing, formats=m.formats))
         regions = k.triples.subjects(TYPE, KYPHO + "SpinalRegion")
         self.regions = {local(s): [local(o) for o in k.triples.subjects(KYPHO + "inRegion", s)] for s in regions}
-        for name in sorted(set(table.header) - {name for _, name in m.used}):
-            report.left("column", f"{name!r} is not in the mapping")
+        self.others = sorted(set(table.header) - {name for _, name in m.used})
 
     def records(self) -> Iterator[r.Record]:
         """One record per patient."""
@@ -191,6 +98,8 @@ class _Reader:
                 yield self._done(people.pop(before))
             self.person = people.setdefault(id_, _Person(id_))
             self._read()
+        if not self.report.read["row"]:  # perhaps because the header runs on into all there is
+            self.report.left("table", "no row below the first")
         yield from map(self._done, people.values())
 
     def _id(self) -> str:
@@ -198,6 +107,9 @@ class _Reader:
             what = f"the row has {len(self.cells)} cells, the table {len(self.table.header)} columns"
             self._reject("", what, "as many")
             return ""
+        for name in self.others:  # names alone: a header that runs on into the first row is as wide as no row
+            self.report.left("column", f"{name!r} is not in the mapping")
+        self.others = []
         if not (id_ := self._text(column := self.m.plain["patient"])):
             self._reject(column.name, "a row without a patient", "the id of one")
         return id_
@@ -299,7 +211,8 @@ class _Reader:
         before, row = self.person.once.setdefault(key, (value, self.row))
         if before != value:
             self.person.once[key] = None, row
-            self._reject(column.name, f"{key} is {text!r}, and not so in row {row}; neither counts", "one per patient")
+            expected = "all lesions of the session in each row, such as a|b" if key == "lesions" else "one per patient"
+            self._reject(column.name, f"{key} is {text!r}, and not so in row {row}; neither counts", expected)
         return None
 
     def _state(self, column: tm.Column, text: str, where: str, extra: dict[str, str], kind: tuple[str, str]) -> None:
@@ -380,20 +293,20 @@ def starter_mapping(path: Path, knowledge: Knowledge) -> str:
         for name, cell in zip(table.header, cells, strict=False):
             if name in columns and cell.strip():
                 columns[name].setdefault(cell.strip()[:200])
-    free = {tm.folded(name): name for name in columns}
+    free = {folded(name): name for name in columns}
     long = "value" in free and bool({"feature", "code"} & set(free))
     lines = [
-        f"# Of {tm.quoted(table.file)}: what its names make certain. Fill in the rest, and remove its #.",
-        f"format: kypho-table/1\nshape: {'long' if long else 'wide'}\ndelimiter: {tm.quoted(table.delimiter)}",
+        f"# Of {quoted(table.file)}: what its names make certain. Fill in the rest, and remove its #.",
+        f"format: kypho-table/1\nshape: {'long' if long else 'wide'}\ndelimiter: {quoted(table.delimiter)}",
         '# decimal: ","\n# ranges: true\n# date_format: "%d.%m.%Y"\n# missing: ["NA"]',
     ]
     guesses = _GUESSES | (_LONG_GUESSES if long else {})
     found = {key: [free[name] for name in names.split() if name in free] for key, names in guesses.items()}
     taken = {key: names[0] for key, names in found.items() if names}
     taken.setdefault("patient", next(iter(columns), ""))
-    lines += [f"{key}: {tm.quoted(taken[key])}" if key in taken else f"# {key}: " for key in guesses]
+    lines += [f"{key}: {quoted(taken[key])}" if key in taken else f"# {key}: " for key in guesses]
     lines.append("features:" if long else "columns:")
-    starter = tm.Starter(knowledge)
+    starter = Starter(knowledge)
     for name in columns.get(taken.get("feature", ""), ()) if long else columns:
         if name not in (knowledge.by_name if long else taken.values()):
             lines += starter.entry(name, [] if long else list(columns[name])[:8])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -23,7 +23,6 @@ from kypho_kg.record import Cause, Mood, Polarity, Status, TimeSpan
 from kypho_kg.sources.fact_reader import FactReader, Problems, nearest
 from kypho_kg.sources.patient_file import PROCEDURE_FEATURES
 from kypho_kg.sources.yaml_tree import Node, read_tree
-from kypho_kg.vocabulary import local
 
 FORMAT = "kypho-table/1"
 LEVEL = "vertebralLevel"
@@ -103,11 +102,22 @@ class TableMapping:
         """
         for node, name in self.used:
             if (count := header.count(name)) != 1:
-                expected = f"one of {', '.join(header[:40])}" if count == 0 else "a name for each column"
+                expected = "a name for each column" if count else self._column_like(name, header)
                 what = f"{file} has {count or 'no'} column{'s' * (count > 1)} {name!r}"
-                self.problems.add(node, what, (not count and nearest(name, header)) or expected)
+                self.problems.add(node, what, expected)
         if self.problems.found:
             raise InputError(self.problems.found)
+
+    def _column_like(self, name: str, header: Sequence[str]) -> str:
+        """What may have been meant, by its place: a first row that is no header, or not all of it, holds values."""
+        if not {named for _, named in self.used} & set(header):
+            return f"a first row with the names of the {len(header)} columns"
+        same = [i for i, cell in enumerate(header) if folded(cell) == folded(name) != ""]
+        close = same or [header.index(cell) for cell in difflib.get_close_matches(name, header, n=3)]
+        places = [f"column {i + 1}" + (f", {header[i]!r}" if same else "") for i in sorted(close)]
+        if not places:
+            return f"one of its {len(header)} columns"
+        return f"{' or '.join(places)} (did you mean {'that' if len(places) == 1 else 'one of these'}?)"
 
 
 def read_mapping(path: Path, knowledge: Knowledge) -> TableMapping:
@@ -363,37 +373,6 @@ def _list(node: Node | None) -> list[Node]:
     return node.value if isinstance(node.value, list) else [node]
 
 
-class Starter:
-    """Entries of a mapping, for columns or texts that may name a feature."""
-
-    def __init__(self, knowledge: Knowledge) -> None:
-        self.k = knowledge
-        self.names = {folded(t): f for f in knowledge.features.values() for t in (f.plain, f.label)}
-        self.names |= {folded(f.name): f for f in knowledge.features.values()}
-
-    def entry(self, name: str, texts: Sequence[str]) -> Iterator[str]:
-        """The lines of one entry; commented out unless its name is known, as are the texts that are not."""
-        feature = self.names.get(folded(name))
-        off = "" if feature else "# "
-        near = feature or next((self.names[n] for n in difflib.get_close_matches(folded(name), self.names, n=1)), None)
-        yield f"  {off}{quoted(name)}:"
-        yield f"    {off}feature: " + (f"{near.name}  # {'' if feature else 'perhaps '}{near.label}" if near else "")
-        known: dict[str, str] = {v: v for v in MEMBERS["polarity"]} if near and near.kind is Op.FINDING else {}
-        for value in near.values if near else ():
-            known |= {folded(t): local(value) for t in (self.k.plain(value), self.k.label(value), local(value))}
-        if near and near.unit:
-            yield f"    # unit: {quoted(near.unit)}  # or {', '.join(near.accepts) or 'no other'}"
-        sure = [text for text in texts if feature and folded(text) in known]
-        yield f"    {'' if sure else '# '}values:"
-        for text in texts:
-            yield f"      {'' if text in sure else '# '}{quoted(text)}: {known.get(folded(text), '')}"
-
-
 def folded(name: str) -> str:
     """A name without what people write in different ways."""
     return "".join(c for c in name.casefold() if c.isalnum())
-
-
-def quoted(text: str) -> str:
-    """A text as YAML, on one line."""
-    return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text) + '"'
