@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kypho_kg.candidacy import Answer
-    from kypho_kg.intake import Intake
     from kypho_kg.knowledge import Knowledge
     from kypho_kg.record import Record
 
@@ -139,23 +138,6 @@ def day(text: str | None) -> date | None:
         raise UsageError(f"--as-of {text!r} is no date; expected YYYY-MM-DD") from None
 
 
-def intake_of(
-    files: list[Path],
-    with_: list[Path] | None,
-    mapping: Path | None = None,
-    mappings: list[Path] | None = None,
-    patients: list[str] | None = None,
-    *,
-    many: bool = False,
-) -> Intake:
-    """The records of some sources, with what is wrong with the rest and what was read of each."""
-    from kypho_kg.intake import read_sources
-
-    return read_sources(
-        files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), many=many, patients=patients or ()
-    )
-
-
 def records_of(
     files: list[Path],
     with_: list[Path] | None,
@@ -169,7 +151,11 @@ def records_of(
 
     :param patients: only those with these ids.
     """
-    found = intake_of(files, with_, mapping, mappings, patients)
+    from kypho_kg.intake import read_sources
+
+    found = read_sources(
+        files, knowledge(), with_ or (), mapping=mapping, mappings=mappings or (), patients=patients or ()
+    )
     for report in found.reports:
         lost = sum(report.unmapped.values()) + sum(report.unread.values())
         if lost:

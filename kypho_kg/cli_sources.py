@@ -14,7 +14,6 @@ from kypho_kg.cli_shared import (
     MappingOpt,
     MappingsOpt,
     console,
-    intake_of,
     knowledge,
     print_json,
     say_problems,
@@ -32,13 +31,14 @@ def intake(
 ) -> None:
     """Show what was read of each source, what it became, what was not understood, and what was rejected."""
     from kypho_kg.coverage import filled_by
+    from kypho_kg.intake import stream_sources
     from kypho_kg.intake_report import report_json
     from kypho_kg.intake_text import print_coverage, print_reports
 
     k = knowledge()
-    found = intake_of(files, None, mapping, mappings, many=True)
+    found = stream_sources(files, k, mapping=mapping, mappings=mappings or (), many=True)
+    filled = filled_by(k, found.records)
     if format_ is Format.JSON:
-        filled = filled_by(k, found.records)
         print_json(
             {
                 "sources": report_json(found.reports),
@@ -49,7 +49,7 @@ def intake(
         )
     else:
         print_reports(console(), found.reports)
-        print_coverage(console(), k, found.records)
+        print_coverage(console(), k, filled)
     if found.problems:
         if format_ is Format.JSON:
             say_problems(found.problems)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,28 @@ class Filled:
         return f"Of {total} features on which verdicts turn, {self.number} were filled{how}."
 
 
-def filled_by(k: Knowledge, records: Sequence[Record]) -> Filled:
-    """What the sources of some records filled of the features that decide somewhere."""
-    recorded, left = coverage(k, records)
-    worked_out = derivable(k, records)
+def filled_by(k: Knowledge, records: Iterable[Record]) -> Filled:
+    """What the sources of some records filled of the features that decide somewhere; each record is looked at once."""
+    recorded: set[str] = set()
+
+    def noted() -> Iterator[Record]:
+        for record in records:
+            recorded.update(f.feature for f in record.facts)
+            yield record
+
+    worked_out = derivable(k, noted())
+    number, left = _left_by(k, recorded)
     derived = tuple(feature for feature, _ in left if feature in worked_out)
-    return Filled(recorded, derived, tuple(row for row in left if row[0] not in worked_out))
+    return Filled(number, derived, tuple(row for row in left if row[0] not in worked_out))
 
 
 def coverage(k: Knowledge, records: Iterable[Record]) -> tuple[int, list[tuple[str, int]]]:
     """How many features that deciding clauses ask for are recorded of any patient; the others, with how many ask."""
+    return _left_by(k, {f.feature for record in records for f in record.facts})
+
+
+def _left_by(k: Knowledge, recorded: Set[str]) -> tuple[int, list[tuple[str, int]]]:
     asked = _asked(k)
-    recorded = {f.feature for record in records for f in record.facts}
     filled = {t for t in asked if t in recorded or any(t in k.ancestors(f) for f in recorded)}
     left = sorted(((t, n) for t, n in asked.items() if t not in filled), key=lambda row: (-row[1], local(row[0])))
     return len(filled), left

@@ -53,7 +53,6 @@ def read_sources(
     *,
     mapping: Path | None = None,
     mappings: Sequence[Path] = (),
-    many: bool = False,
     patients: Collection[str] = (),
 ) -> Intake:
     """The records of patient files, FHIR, tables and RDF; sources that name the same patient are merged.
@@ -63,7 +62,6 @@ def read_sources(
 
     :param mapping: for tables, the file that says what each column is.
     :param mappings: SSSOM and roll-up files of the user, which say what further codes mean.
-    :param many: as for :func:`stream_sources`.
     :param patients: only those with these ids, and all where there are none. The others are read, since a source does
         not say beforehand whose a row is, and are neither checked nor kept.
     :raises InputError: when an overlay or a mapping file is wrong, for then the answer would not be the one asked for.
@@ -73,7 +71,7 @@ def read_sources(
     reports: list[IntakeReport] = []
     merged: dict[str, list[Record]] = {}
     wanted = _Wanted(patients)
-    for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), reports, problems, many, wanted):
+    for record in _read(paths, knowledge, mapping, _codes(knowledge, mappings), reports, problems, False, wanted):
         merged.setdefault(record.patient, []).append(record)
     wanted.check(problems)
     records: list[Record] = []

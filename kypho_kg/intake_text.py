@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from kypho_kg.coverage import filled_by
+from kypho_kg.coverage import Filled
 from kypho_kg.intake_report import IntakeReport
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.record import Record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,11 +53,10 @@ def _counted(n: int, kind: str) -> str:
     return f"{n:,} {_ONE.get(kind, kind) if n == 1 else _MANY.get(kind, kind)}"
 
 
-def print_coverage(console: Console, k: Knowledge, records: Sequence[Record]) -> None:
+def print_coverage(console: Console, k: Knowledge, filled: Filled) -> None:
     """How many of the features that decide somewhere were filled by any source, and which were not."""
     from rich.text import Text
 
-    filled = filled_by(k, records)
     missing = filled.missing
     told = ", ".join(k.plain(f) for f, _ in missing[:12])
     more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
