@@ -237,6 +237,7 @@ def test_the_reasoner_says_of_the_file_what_we_say(knowledge: Knowledge, tmp_pat
 
 
 @pytest.mark.reasoner
+@pytest.mark.slow
 def test_owlapi_opens_the_folder_by_its_own_catalog(tmp_path: Path) -> None:
     owlapi = pytest.importorskip("owlapi", reason="the tests have no OWLAPI")
     of = answer(example("constructed/t4-outpatient"))

@@ -22,9 +22,9 @@ from kypho_kg.record import Record
 from kypho_kg.snapshot import Snapshot
 
 STEADY = settings(
-    max_examples=150, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )
-FEW = settings(STEADY, max_examples=40)
+FEW = settings(STEADY, max_examples=20)
 MANY = settings(
     max_examples=5_000, derandomize=False, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )

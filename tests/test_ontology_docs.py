@@ -170,6 +170,7 @@ def test_nothing_stays_behind(tmp_path, monkeypatch):
     assert before == (root.level, list(root.handlers), utils.RDF_FOLDER, sorted(utils.RDF_FOLDER.glob("*")))
 
 
+@pytest.mark.slow
 def test_the_command(kypho, tmp_path, text):  # noqa: F811 - the fixture
     run = kypho("ontology", "docs", "-o", tmp_path / "site")
     path = tmp_path / "site" / "ontology.html"

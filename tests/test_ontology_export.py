@@ -131,6 +131,7 @@ def test_rdf_syntaxes_keep_every_triple(whole, written, syntax):
     assert found == Counter(tuple(map(blind, row)) for row in whole)
 
 
+@pytest.mark.slow
 @pytest.mark.reasoner
 def test_owlapi_finds_the_same_axioms_in_every_syntax(large, tmp_path):
     owlapi = pytest.importorskip("owlapi", reason="the tests have no OWLAPI")

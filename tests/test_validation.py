@@ -61,7 +61,7 @@ def test_what_is_not_believed_is_what_the_shapes_do_not_let_pass(knowledge: Know
         )
         for end in (limit.range.low, limit.range.high):
             if end is not None:
-                steps = [end + Decimal(x) for x in ("-1", "-0.5", "-0.01", "0", "0.01", "0.5", "1")]
+                steps = [end + Decimal(x) for x in ("-1", "-0.01", "0", "0.01", "1")]
                 values = (
                     [Range.exactly(x) for x in steps]
                     + [Range(x, None) for x in steps]
@@ -74,7 +74,7 @@ def test_what_is_not_believed_is_what_the_shapes_do_not_let_pass(knowledge: Know
     record = replace(RECORD, facts=tuple(facts))
     refused = {r.fact_index for r in validate_record(record).results if r.severity is Severity.VIOLATION}
     assert refused == {n for n, fact in enumerate(facts) if not believable(fact)}
-    assert len(refused) > 400
+    assert len(refused) > 300
 
 
 def test_the_limits_hold_all_that_the_shapes_ask_of_a_value() -> None:
