@@ -238,7 +238,7 @@ def sparql(c: Criterion, layout: Layout, subject: str = "?case", wanted: bool = 
         return f"{subject} <urn:b:{'is' if wanted else 'isnt'}-{name}> <urn:b:{asked}> ."
     bits = [i for i, v in enumerate(layout.values[place]) if v in c.values]
     inside = ", ".join(f"<urn:b:{b}>" for b in bits)
-    some = f"{subject} <urn:b:may-{name}> ?any"
+    some = f"{subject} <urn:b:may-{name}> ?any{name}"
     if wanted:
         return f"{some} . FILTER NOT EXISTS {{ {subject} <urn:b:may-{name}> ?x . FILTER(?x NOT IN ({inside})) }}"
     none = f"{some} . FILTER NOT EXISTS {{ {subject} <urn:b:may-{name}> ?x . FILTER(?x IN ({inside})) }}"
