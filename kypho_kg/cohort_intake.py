@@ -25,7 +25,6 @@ from kypho_kg.intake import FHIR, OMOP, mark_invalid, source_kind, stream_source
 from kypho_kg.intake import TABLE as TABULAR
 from kypho_kg.intake_report import IntakeReport, report_json
 from kypho_kg.knowledge import Knowledge
-from kypho_kg.plausibility import believable
 from kypho_kg.record import Record
 from kypho_kg.sources.rdf import RecordReader
 from kypho_kg.sources.table_mapping import read_mapping
@@ -138,7 +137,7 @@ def _of_store(folder: Path, knowledge: Knowledge, report: IntakeReport) -> Itera
         for name in sorted(g for row in graphs if isinstance(g := row["g"], str) and graph_kind(g) == "asserted"):
             triples = store.construct(f"CONSTRUCT {{ ?s ?p ?o }} WHERE {{ GRAPH <{name}> {{ ?s ?p ?o }} }}")
             for record in RecordReader(folder.name, knowledge, report, sorted(triples, key=repr)).records():
-                yield record if all(map(believable, record.facts)) else mark_invalid(record)
+                yield mark_invalid(record, many=True)
 
 
 def _write(

@@ -77,11 +77,11 @@ def _asked(k: Knowledge) -> Mapping[str, int]:
 
 def coverage_line(k: Knowledge, records: Iterable[Record]) -> str:
     """What was filled as one sentence, without names."""
-    return str(filled_by(k, list(records)))
+    return str(filled_by(k, records))
 
 
 def coverage_json(k: Knowledge, records: Iterable[Record]) -> dict[str, Any]:
     """What was filled as data: how many, and the others, those that the most clauses ask for first."""
-    filled = filled_by(k, list(records))
+    filled = filled_by(k, records)
     unfilled = [{"feature": k.features[f].name, "clauses": n} for f, n in filled.missing]
     return {"filled_features": filled.number, "unfilled_features": unfilled}

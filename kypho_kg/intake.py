@@ -277,8 +277,7 @@ def _records_of(
         if not wanted.has(record):
             continue
         marked = record if by_codes is None else replace(record, mappings=by_codes)
-        if not (many and all(map(believable, record.facts))):
-            marked = mark_invalid(marked)
+        marked = mark_invalid(marked, many=many)
         for fact in marked.facts:
             if fact.invalid:
                 report.left(local(fact.feature), f"a value that is not believed: {fact.invalid}")
@@ -359,8 +358,13 @@ def reject_invalid(record: Record, knowledge: Knowledge) -> None:
         raise InputError(problems)
 
 
-def mark_invalid(record: Record) -> Record:
-    """The record with each fact that violates a shape marked; such a fact counts as unknown: invalid."""
+def mark_invalid(record: Record, *, many: bool = False) -> Record:
+    """The record with each fact that violates a shape marked; such a fact counts as unknown: invalid.
+
+    :param many: as for :func:`stream_sources`.
+    """
+    if many and all(map(believable, record.facts)):
+        return record
     facts = list(record.facts)
     for result in _violations(record):
         if result.fact_index is not None:

@@ -89,10 +89,9 @@ class _Source:
     def _single(self, store: Gathered, where: str, raw: bytes, seen: Glance) -> None:
         """Keep a resource that stands by itself, or count it."""
         self.report.saw(seen.resourceType)
-        silent = self._passes(seen, raw)
         if seen.resourceType not in READ:
             self.report.left(seen.resourceType, NOT_READ)
-        elif silent is None:
+        elif (silent := self._passes(seen, raw)) is None:
             store.add(Held(where, raw, seen))
         elif store.passed(where, seen, raw):
             silent.times += 1
@@ -258,14 +257,19 @@ class _Source:
             return (names or {}).get(ref) or reference(ref)
 
         resources = _unique(self._telling(group), self.report)
-        here: dict[str, list[Json]] = {}
+        here: dict[str, list[Held]] = {}
         for held in group.resources:
             if held.kind == STAY:
-                here.setdefault(f"{STAY}/{held.id}", []).append(held.content)
+                here.setdefault(f"{STAY}/{held.id}", []).append(held)
 
         def stay(key: str) -> Json | None:
-            versions = here.get(key, []) + stays(group.patient, key)
-            return max(versions, key=_version, default=None)
+            versions = [held.content for held in here.get(key, ())] + stays(group.patient, key)
+            if len(versions) < 2:
+                return versions[0] if versions else None
+            try:
+                return max(versions, key=_version)
+            except RecursionError:
+                raise Malformed("encounter", f"an {STAY} that is not nested too deeply") from None
 
         reader = ResourceReader(self.codes, self.report, stay, file, named, shared)
         statements = []
